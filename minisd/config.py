@@ -1,0 +1,140 @@
+"""Every size of every network, as data.
+
+Stable Diffusion v1 and the toy world that ships with this repository run through the same
+classes; these dataclasses are all that differs between them. Sizes and constants of `V1` are
+those of `v1-inference.yaml` (CompVis, 2022) and of CLIP ViT-L/14 (Radford et al., 2021).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The CLIP text transformer."""
+
+    vocab_size: int             # token ids run from 0 to vocab_size - 1; the last two are start, end
+    width: int                  # d, the length of a token's embedding
+    layers: int
+    heads: int
+    max_length: int = 77        # n, the number of tokens of every prompt after padding
+    projection_dim: int = 0     # width of the space shared with the image tower; 0: no projection
+
+    @property
+    def start_id(self) -> int:
+        return self.vocab_size - 2
+
+    @property
+    def end_id(self) -> int:
+        return self.vocab_size - 1
+
+
+@dataclass(frozen=True)
+class ImageTowerConfig:
+    """CLIP's other half, a vision transformer. v1 does not ship it; toyworld trains and uses it."""
+
+    image_size: int             # pixels along each side
+    patch_size: int             # pixels along each side of a patch
+    width: int
+    layers: int
+    heads: int
+    projection_dim: int
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The autoencoder between pictures (3, H, W) and latents (latent_channels, H/8, W/8)."""
+
+    channels: tuple[int, ...]   # width of each level; every level but the last halves the size
+    layers_per_block: int       # ResBlocks per level in the encoder; the decoder has one more
+    groups: int                 # of every GroupNorm
+    scale_factor: float         # latents = z * scale_factor, so that latents have unit variance
+    latent_channels: int = 4
+    image_channels: int = 3
+
+    @property
+    def downscale(self) -> int:
+        """Pixels along each side of one latent cell: 8 in v1."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The noise predictor."""
+
+    channels: tuple[int, ...]           # width of each level
+    attention: tuple[bool, ...]         # which levels look at the text
+    layers_per_block: int               # ResBlocks per level on the way down; one more going up
+    heads: int                          # of every attention, at every level
+    context_dim: int                    # d of the text encoder
+    groups: int                         # of every GroupNorm
+    latent_channels: int = 4
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How fast pictures drown in noise: betas linear in their square root."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    timesteps: int = 1000               # T
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole text-to-image system."""
+
+    name: str
+    text: TextConfig
+    vae: VAEConfig
+    unet: UNetConfig
+    image_size: int                     # pixels along each side of a default picture
+    schedule: ScheduleConfig = ScheduleConfig()
+    image_tower: ImageTowerConfig | None = None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain JSON-ready dictionaries."""
+    return asdict(config)
+
+
+def from_dict(data: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`; lists (from JSON) become tuples again.
+
+    Raises TypeError where a field is missing or unknown.
+    """
+    def build(cls: type, fields: dict[str, Any]) -> Any:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+    tower = data.get("image_tower")
+    return Config(
+        name=data["name"],
+        text=build(TextConfig, data["text"]),
+        vae=build(VAEConfig, data["vae"]),
+        unet=build(UNetConfig, data["unet"]),
+        image_size=data["image_size"],
+        schedule=build(ScheduleConfig, data["schedule"]),
+        image_tower=build(ImageTowerConfig, tower) if tower else None,
+    )
+
+
+V1 = Config(
+    name="v1",
+    text=TextConfig(vocab_size=49408, width=768, layers=12, heads=12),
+    vae=VAEConfig(channels=(128, 256, 512, 512), layers_per_block=2, groups=32,
+                  scale_factor=0.18215),
+    unet=UNetConfig(channels=(320, 640, 1280, 1280), attention=(True, True, True, False),
+                    layers_per_block=2, heads=8, context_dim=768, groups=32),
+    image_size=512,
+)
+
+TOYWORLD = Config(
+    name="toyworld",
+    text=TextConfig(vocab_size=1024, width=128, layers=4, heads=4, projection_dim=128),
+    vae=VAEConfig(channels=(24, 48, 96, 128), layers_per_block=1, groups=8, scale_factor=1.0),
+    unet=UNetConfig(channels=(64, 128, 224), attention=(False, True, True), layers_per_block=1,
+                    heads=4, context_dim=128, groups=16),
+    image_size=128,
+    image_tower=ImageTowerConfig(image_size=128, patch_size=16, width=128, layers=4, heads=4,
+                                 projection_dim=128),
+)

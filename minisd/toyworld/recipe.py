@@ -1,0 +1,51 @@
+"""Every hyper-parameter of toyworld's training, in one place.
+
+The shape of the recipe is that of Stable Diffusion v1's model card: an autoencoder, a contrastive
+text encoder that is then frozen, and a UNet with AdamW, a warm-up to a constant learning rate,
+an exponential moving average (EMA), a tenth of the captions dropped, and a smaller resolution
+first. The numbers are toyworld's own.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one network is optimised."""
+
+    steps: int                      # gradient steps
+    batch: int                      # samples of one micro-batch, over all processes together
+    lr: float                       # learning rate after the warm-up
+    accumulate: int = 1             # micro-batches per gradient step
+    warmup: int = 100               # steps over which the learning rate rises from zero
+    cooldown: int = 0               # last steps, over which it falls to zero along a cosine
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0               # the gradient's norm is cut to this
+    ema: float = 0.999              # the average's decay once it is warm
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole training. `python -m minisd.toyworld.train all` runs it in this order."""
+
+    seed: int = 0
+    scenes: int = 40_000            # drawn for training; scene i is a function of (seed, i)
+
+    vae: Part = Part(steps=4_500, batch=16, lr=1e-3, warmup=200, cooldown=4_300)
+    crop: int = 64                  # pixels along each side of the VAE's training crops
+    kl_weight: float = 1e-4         # of the mean KL per latent value, beside the mean L1 error
+    edge_weight: float = 0.5        # of the L1 error of differences between neighbouring pixels
+
+    clip: Part = Part(steps=1_200, batch=128, lr=1e-3, warmup=100, cooldown=1_100)
+    hard_negatives: float = 0.25    # share of a batch that differs from another in one word
+
+    unet_small: Part = Part(steps=2_500, batch=64, lr=1e-3, warmup=200, ema=0.998)
+    unet: Part = Part(steps=40_000, batch=64, lr=1e-3, warmup=200, ema=0.9995)
+    caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
+    snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023, eq. 10)
+
+    judge: Part = Part(steps=3_000, batch=64, lr=2e-3, warmup=100, cooldown=2_900)
+
+
+RECIPE = Recipe()

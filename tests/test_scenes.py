@@ -1,0 +1,236 @@
+"""The drawn world: what is sampled, what is held out, and what the pictures show."""
+
+import time
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from minisd.toyworld.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    GAP,
+    HELD_OUT_COLOURED,
+    HELD_OUT_PAIRS,
+    HIDDEN,
+    KINDS,
+    OFFSET,
+    RELATIONS,
+    VISIBLE,
+    Scene,
+    Thing,
+    draw,
+    is_held_out,
+    sample_scene,
+)
+
+README_SCENE = Scene((Thing("car", "red", 0.5, 0.75, 0.4),
+                      Thing("balloon", "yellow", 0.5, 0.27, 0.4)), "sky", "below", 7)
+VISIBLE_ON = {c: [b for b in BACKGROUNDS if c in VISIBLE[b]] for c in COLOURS}
+
+
+def scenes(count: int, seed: int, held_out: bool = False) -> list[Scene]:
+    rng = np.random.default_rng(seed)
+    return [sample_scene(rng, held_out) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def training() -> list[Scene]:
+    return scenes(3000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> list[Scene]:
+    return scenes(3000, seed=2, held_out=True)
+
+
+def alone(kind: str, colour: str, background: str, *, size: float = 0.5, seed: int = 0) -> Scene:
+    return Scene((Thing(kind, colour, 0.5, 0.5, size),), background, None, seed)
+
+
+def shown(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """The picture as floats, and where the things cover the background (h, w)."""
+    empty = Scene((), scene.background, None, scene.seed)
+    picture, behind = draw(scene).astype(float), draw(empty).astype(float)
+    return picture, np.abs(picture - behind).max(2) > 6
+
+
+def nearest_colours(pixels: np.ndarray) -> np.ndarray:
+    """(n, 3) pixels -> (n,) indices into the palette."""
+    palette = np.array(list(COLOURS.values()), float)
+    return np.square(pixels[:, None] - palette).sum(2).argmin(1)
+
+
+# What is sampled.
+
+def test_the_world_is_as_large_as_promised():
+    assert (len(set(KINDS)), len(COLOURS), len(BACKGROUNDS), len(RELATIONS)) == (16, 10, 8, 4)
+    assert set(HIDDEN) == set(BACKGROUNDS)
+
+
+def test_the_same_generator_gives_the_same_scenes():
+    assert scenes(50, seed=3) == scenes(50, seed=3)
+    assert scenes(50, seed=3) != scenes(50, seed=4)
+
+
+def test_training_scenes_hold_nothing_that_is_held_out(training):
+    assert not any(map(is_held_out, training))
+
+
+def test_held_out_scenes_hold_something_of_both_sorts(unseen):
+    assert all(map(is_held_out, unseen))
+    coloured = {(t.colour, t.kind) for s in unseen for t in s.things} & HELD_OUT_COLOURED
+    pairs = {frozenset(t.kind for t in s.things) for s in unseen} & HELD_OUT_PAIRS
+    assert coloured == HELD_OUT_COLOURED and pairs == HELD_OUT_PAIRS
+
+
+def test_what_is_held_out_is_spread_out_and_spares_the_readme():
+    assert {kind for _, kind in HELD_OUT_COLOURED} == set(KINDS) and len(HELD_OUT_COLOURED) == 16
+    assert {colour for colour, _ in HELD_OUT_COLOURED} == set(COLOURS)
+    assert len(HELD_OUT_PAIRS) == 12 and all(len(pair) == 2 for pair in HELD_OUT_PAIRS)
+    assert set().union(*HELD_OUT_PAIRS) == set(KINDS)
+    assert not is_held_out(README_SCENE)
+
+
+def test_training_scenes_show_everything_else(training):
+    coloured = {(t.colour, t.kind) for s in training for t in s.things}
+    assert len(coloured) == len(KINDS) * len(COLOURS) - len(HELD_OUT_COLOURED)
+    assert {s.background for s in training} == set(BACKGROUNDS)
+    assert {s.relation for s in training} == {None, *RELATIONS}
+    assert 0.30 < np.mean([len(s.things) == 1 for s in training]) < 0.40
+
+
+def test_two_things_may_share_a_kind_or_a_colour_but_not_both(training):
+    pairs = [s.things for s in training if len(s.things) == 2]
+    assert any(a.kind == b.kind for a, b in pairs) and any(a.colour == b.colour for a, b in pairs)
+    assert not any((a.kind, a.colour) == (b.kind, b.colour) for a, b in pairs)
+
+
+def test_no_thing_hides_in_its_background(training, unseen):
+    for scene in training + unseen:
+        assert all(thing.colour in VISIBLE[scene.background] for thing in scene.things)
+
+
+def test_things_stay_inside_the_picture(training):
+    for thing in (t for s in training for t in s.things):
+        assert thing.size / 2 < min(thing.x, thing.y, 1 - thing.x, 1 - thing.y)
+
+
+def test_sizes_depend_on_the_number_of_things(training):
+    for scene in training:
+        low, high = (0.40, 0.70) if len(scene.things) == 1 else (0.28, 0.44)
+        assert all(low <= thing.size <= high for thing in scene.things)
+
+
+def test_relations_are_true_and_unambiguous(training, unseen):
+    for scene in training + unseen:
+        if scene.relation is None:
+            assert len(scene.things) == 1
+            continue
+        a, b = scene.things
+        dx, dy = b.x - a.x, b.y - a.y
+        along, across = {"above": (dy, dx), "below": (-dy, dx),
+                         "left of": (dx, dy), "right of": (-dx, dy)}[scene.relation]
+        assert along >= (a.size + b.size) / 2 + GAP - 1e-9      # apart, with a gap
+        assert abs(across) <= OFFSET
+
+
+def test_relations_are_true_in_pixels(training):
+    for scene in [s for s in training if s.relation][:60]:
+        _, covered = shown(scene)
+        axis = 1 if scene.relation in ("above", "below") else 0
+        lines = np.flatnonzero(covered.any(axis))           # rows (or columns) that show a thing
+        gaps = np.flatnonzero(np.diff(lines) > 1)
+        assert len(gaps) == 1, scene                        # two things, one free stripe between
+        halves = lines[:gaps[0] + 1].mean() / 128, lines[gaps[0] + 1:].mean() / 128
+        first = 0 if scene.relation in ("above", "left of") else 1
+        for thing, seen in zip(scene.things, (halves[first], halves[1 - first]), strict=True):
+            assert abs((thing.y if axis else thing.x) - seen) < 0.06
+
+
+# What is drawn.
+
+def test_pictures_are_deterministic_and_vary_with_the_seed():
+    first = draw(README_SCENE)
+    assert first.shape == (128, 128, 3) and first.dtype == np.uint8 and first.flags.writeable
+    np.testing.assert_array_equal(first, draw(README_SCENE))
+    other = Scene(README_SCENE.things, "sky", "below", 8)
+    assert np.abs(first.astype(int) - draw(other)).max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_named_colour_dominates(kind):
+    for i, colour in enumerate(COLOURS):
+        for seed, background in enumerate(VISIBLE_ON[colour]):
+            picture, covered = shown(alone(kind, colour, background, seed=seed))
+            counts = np.bincount(nearest_colours(picture[covered]), minlength=10)
+            assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_visible_colours_stand_out(background):
+    behind = draw(Scene((), background, None, 0)).reshape(-1, 3).astype(float)
+    for colour in VISIBLE[background]:
+        distance = np.linalg.norm(behind - COLOURS[colour], axis=1)
+        assert np.quantile(distance, 0.02) > 60, colour         # of 441 from black to white
+
+
+def test_backgrounds_differ_from_each_other():
+    means = {b: draw(Scene((), b, None, 0)).reshape(-1, 3).mean(0) for b in BACKGROUNDS}
+    for a, b in combinations(BACKGROUNDS, 2):
+        assert np.linalg.norm(means[a] - means[b]) > 50, (a, b)
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_backgrounds_are_quiet(background):
+    """Nearly nothing is lost at a quarter of the size: the autoencoder can keep it."""
+    for seed in range(5):
+        picture = Image.fromarray(draw(Scene((), background, None, seed)))
+        small = picture.reduce(4).resize(picture.size, Image.Resampling.BICUBIC)
+        error = np.square(np.asarray(picture, float) - np.asarray(small, float)).mean()
+        assert error < 255**2 / 10**3.2                         # 32 dB
+
+
+def test_edges_are_antialiased():
+    picture = draw(alone("circle", "black", "white"))
+    assert len(np.unique(picture[..., 1][(picture[..., 1] > 80) & (picture[..., 1] < 240)])) > 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sizes_agree(seed):
+    scene = scenes(1, seed)[0]
+    large = np.asarray(Image.fromarray(draw(scene, 256)).reduce(4), float)
+    difference = np.abs(large - draw(scene, 64))
+    assert difference.mean() < 1.0 and np.quantile(difference, 0.99) < 30
+
+
+def test_silhouettes_differ_even_when_blurred():
+    blurred = {}
+    for kind in KINDS:
+        _, covered = shown(alone(kind, "blue", "white", size=0.3))
+        mask = Image.fromarray(covered.astype(np.uint8) * 255)
+        blurred[kind] = np.asarray(mask.filter(ImageFilter.GaussianBlur(2)), float) / 255
+    for a, b in combinations(KINDS, 2):
+        union = np.maximum(blurred[a], blurred[b]).sum()
+        assert np.abs(blurred[a] - blurred[b]).sum() > 0.12 * union, (a, b)
+
+
+def test_drawing_is_fast_enough_to_train_from(training):
+    for scene in training[:20]:
+        draw(scene)                                             # fills the cache of gradients
+    start = time.process_time()
+    for scene in training[:100]:
+        draw(scene)
+    assert (time.process_time() - start) / 100 < 0.003          # seconds a picture, on one core
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="unknown kind 'dog': choose one of circle"):
+        draw(alone("dog", "red", "white"))
+    with pytest.raises(ValueError, match="unknown colour"):
+        draw(alone("car", "beige", "white"))
+    with pytest.raises(ValueError, match="unknown background"):
+        draw(alone("car", "red", "moon"))
+    with pytest.raises(ValueError, match="at least 8"):
+        draw(alone("car", "red", "white"), size=4)
