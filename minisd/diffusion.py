@@ -1,0 +1,131 @@
+"""The mathematics of diffusion, as functions of plain numbers and tensors.
+
+A picture x_0 drowns in noise over T = 1000 timesteps (Ho et al. 2020, eq. 4):
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,    eps ~ N(0, I)
+
+and everything else is this line solved for another letter. alpha_bar_t falls from about 1 (all
+picture) to about 0 (all noise). Everything is in these variance-preserving coordinates: x_t has
+variance about 1 at every t. Coefficients are computed in float64.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minisd.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """betas and alpha_bar, each (T,) float64, for t = 0 .. T - 1."""
+
+    betas: Tensor
+    alpha_bar: Tensor
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def at(self, t: int) -> float:
+        """alpha_bar at timestep t; below t = 0 the schedule ends at alpha_bar_0.
+
+        CompVis's convention ("set_alpha_to_one" off): the last step of DDIM leaves the little
+        noise that x_0 itself carries in the schedule. DDPM ends at exactly 1 instead.
+        """
+        return float(self.alpha_bar[max(t, 0)])
+
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), (T,)."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    def sigma(self) -> Tensor:
+        """Noise relative to the signal, 1 / sqrt(snr), (T,): the coordinate of Karras et al. 2022."""
+        return self.snr().rsqrt()
+
+
+def make_schedule(config: ScheduleConfig) -> Schedule:
+    """Betas linear in their square root (Rombach et al. 2022, `v1-inference.yaml`)."""
+    betas = torch.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, config.timesteps,
+                           dtype=torch.float64) ** 2
+    return Schedule(betas, (1 - betas).cumprod(0))
+
+
+# One line, solved for each letter
+
+def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """q(x_t | x_0) (Ho et al. 2020, eq. 4); alpha_bar a number, or one per picture (b,)."""
+    signal, sigma = _roots(alpha_bar, x0)
+    return signal * x0 + sigma * noise
+
+
+def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """The clean latents that noise eps in x_t implies (Ho et al. 2020, eq. 15)."""
+    signal, sigma = _roots(alpha_bar, x_t)
+    return (x_t - sigma * eps) / signal
+
+
+def predict_eps(x_t: Tensor, x0: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """The noise that clean latents x0 in x_t imply."""
+    signal, sigma = _roots(alpha_bar, x_t)
+    return (x_t - signal * x0) / sigma
+
+
+def _roots(alpha_bar: Tensor | float, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar), shaped to multiply `like` (b, c, h, w)."""
+    if not isinstance(alpha_bar, Tensor):
+        return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    per_picture = alpha_bar.double().view(-1, *[1] * (like.ndim - 1))
+    return per_picture.sqrt().to(like), (1 - per_picture).sqrt().to(like)
+
+
+# Guidance
+
+def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022), in the convention of Stable Diffusion.
+
+    0 gives the unconditional prediction, 1 the conditional one, more exaggerates the prompt.
+    """
+    return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
+
+
+# One step back, as coefficients: x_prev = x_t * a + eps * b + noise * c
+
+@dataclass(frozen=True)
+class StepCoefficients:
+    """What one step takes of the present latents, of the predicted noise, and of fresh noise."""
+
+    x_t: float
+    eps: float
+    noise: float = 0.0
+
+
+def ddim_coefficients(alpha_bar: float, alpha_bar_prev: float, eta: float = 0.0
+                      ) -> StepCoefficients:
+    """DDIM (Song et al. 2021, eq. 12): predict x_0, then noise it again to the earlier level.
+
+    eta scales the fresh noise: 0 is deterministic, 1 has the variance of DDPM's posterior.
+    """
+    sigma = eta * math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)
+                            * (1 - alpha_bar / alpha_bar_prev))
+    to_x0 = math.sqrt(alpha_bar_prev / alpha_bar)
+    direction = math.sqrt(max(1 - alpha_bar_prev - sigma ** 2, 0.0))
+    return StepCoefficients(to_x0, direction - to_x0 * math.sqrt(1 - alpha_bar), sigma)
+
+
+def ddpm_coefficients(alpha_bar: float, alpha_bar_prev: float) -> StepCoefficients:
+    """DDPM's posterior q(x_prev | x_t, x_0) at the predicted x_0 (Ho et al. 2020, eq. 6 and 7)."""
+    alpha = alpha_bar / alpha_bar_prev                  # of this step alone, however long it is
+    of_x0 = math.sqrt(alpha_bar_prev) * (1 - alpha) / (1 - alpha_bar)
+    of_x_t = math.sqrt(alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)
+    return StepCoefficients(of_x_t + of_x0 / math.sqrt(alpha_bar),
+                            -of_x0 * math.sqrt((1 - alpha_bar) / alpha_bar),
+                            math.sqrt(variance))
+
+
+def take_step(x_t: Tensor, eps: Tensor, noise: Tensor | None, c: StepCoefficients) -> Tensor:
+    """x_t * c.x_t + eps * c.eps + noise * c.noise."""
+    x_prev = c.x_t * x_t + c.eps * eps
+    return x_prev if noise is None else x_prev + c.noise * noise

@@ -1,0 +1,115 @@
+"""The tokenizer: a prompt becomes 77 numbers, in CLIP's conventions.
+
+Byte-pair encoding (Sennrich et al. 2016) over bytes: a word starts as its bytes, the last of them
+marked `</w>`, and learned merges join neighbours into longer and longer tokens, so that any text
+in any script has an encoding. Ids run: 256 bytes, 256 last bytes, one per merge, start, end. The
+encoding itself is done by the `tokenizers` library; what is CLIP's own is set up here.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from torch import Tensor
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+END_OF_WORD = "</w>"
+PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"     # what is never merged across
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt's tokens, padded and truncated."""
+
+    ids: tuple[int, ...]            # max_length numbers: start, the prompt, end, padding (= end)
+    tokens: tuple[str, ...]         # the same as text, `</w>` marking the end of a word
+    length: int                     # start, prompt and end, without the padding
+    dropped: str                    # the words that did not fit; "" if all did
+
+
+class Tokenizer:
+    """Prompts to ids (b, 77): start, at most 75 tokens, end, and end again as padding."""
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], *,
+                 max_length: int = 77, known_words: frozenset[str] | None = None) -> None:
+        """known_words: the words the model was trained on, where they are few enough to list."""
+        self.max_length, self.known_words = max_length, known_words
+        self.vocab = vocab
+        self.start_id, self.end_id = vocab[START], vocab[END]
+        self.backend = Backend(models.BPE(vocab, list(merges), end_of_word_suffix=END_OF_WORD))
+        self.backend.normalizer = normalizers.Sequence([
+            normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+        self.backend.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        self.backend.decoder = decoders.ByteLevel()
+        self.backend.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in (START, END)])
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, max_length: int = 77) -> "Tokenizer":
+        """Read vocab.json and merges.txt, and words.txt where there is one.
+
+        Raises FileNotFoundError naming the missing file.
+        """
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"no tokenizer in {folder}: {name} is missing; put vocab.json and merges.txt "
+                    f"of the model there")
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = [(a, b) for a, b in (line.split(" ") for line in lines
+                                      if line and not line.startswith("#version"))]
+        words = folder / "words.txt"
+        known = frozenset(words.read_text(encoding="utf-8").split()) if words.exists() else None
+        return cls(vocab, merges, max_length=max_length, known_words=known)
+
+    def encode(self, prompt: str) -> Encoded:
+        """One prompt's tokens; a prompt that is too long keeps start, 75 tokens and end.
+
+        Raises TypeError for anything but text.
+        """
+        if not isinstance(prompt, str):
+            raise TypeError(f"a prompt must be text, got {type(prompt).__name__}: {prompt!r}")
+        try:
+            found = self.backend.encode(prompt, add_special_tokens=False)
+        except TypeError:
+            raise TypeError(
+                f"the prompt {ascii(prompt)} holds half of a surrogate pair, which is no character: "
+                f"remove it or decode the text as UTF-8") from None
+        room = self.max_length - 2
+        ids = [self.start_id, *found.ids[:room], self.end_id]
+        length = len(ids)
+        ids += [self.end_id] * (self.max_length - length)
+        tokens = tuple(self.backend.id_to_token(i) for i in ids)
+        dropped = prompt[found.offsets[room][0]:] if len(found.ids) > room else ""
+        return Encoded(tuple(ids), tokens, length, dropped)
+
+    def __call__(self, prompts: str | Sequence[str]) -> Tensor:
+        """One prompt or several -> ids (b, 77), int64. Warns of words that were dropped."""
+        encoded = [self.encode(p) for p in ([prompts] if isinstance(prompts, str) else prompts)]
+        for one in encoded:
+            if one.dropped:
+                warnings.warn(f"the prompt is longer than {self.max_length - 2} tokens; dropped: "
+                              f"{one.dropped!r}", stacklevel=2)
+        return torch.tensor([one.ids for one in encoded])
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """The text of ids, without start, end and padding."""
+        kept = [int(i) for i in ids if int(i) not in (self.start_id, self.end_id)]
+        text = self.backend.decode(kept, skip_special_tokens=False)
+        return text.replace(END_OF_WORD, " ").strip()
+
+    def unseen_words(self, prompt: str) -> list[str]:
+        """The prompt's words that the model was never trained on; [] where that is not known."""
+        if self.known_words is None:
+            return []
+        words = re.findall(r"[^\W\d_]+", prompt.lower())
+        return [word for word in dict.fromkeys(words) if word not in self.known_words]

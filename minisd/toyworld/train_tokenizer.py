@@ -1,0 +1,53 @@
+"""Learning toyworld's byte-pair merges from its own captions, in the layout of CLIP's vocabulary."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+
+from minisd.tokenizer import END, END_OF_WORD, PIECES, START
+
+
+def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:
+    """At most `count` merges, the most frequent first; fewer once every word is one token."""
+    backend = Backend(models.BPE(end_of_word_suffix=END_OF_WORD))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = trainers.BpeTrainer(vocab_size=512 + count, end_of_word_suffix=END_OF_WORD,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  show_progress=False)
+    backend.train_from_iterator(captions, trainer)
+    return [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]][:count]
+
+
+def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """CLIP's order: every byte, every byte as the end of a word, every merge, start, end.
+
+    The trainer itself leaves out the `</w>` form of bytes it has not seen at the end of a word,
+    and the encoder would then drop them without a word: "red zebra q" would lose its q.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
+    tokens = alphabet + [letter + END_OF_WORD for letter in alphabet]
+    tokens += ["".join(merge) for merge in merges] + [START, END]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    assert len(vocab) == len(tokens), "two merges make the same token"
+    return vocab
+
+
+def _byte_order(letter: str) -> tuple[bool, int]:
+    """Printable bytes stand for themselves and come first; the others were moved above 255."""
+    return (ord(letter) > 255, ord(letter))
+
+
+def save(folder: Path, merges: list[tuple[str, str]], words: Iterable[str]) -> None:
+    """Write vocab.json, merges.txt and words.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = clip_vocabulary(merges)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "words.txt").write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")
