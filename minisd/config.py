@@ -13,7 +13,7 @@ from typing import Any
 class TextConfig:
     """The CLIP text transformer."""
 
-    vocab_size: int             # token ids run from 0 to vocab_size - 1; the last two are start, end
+    vocab_size: int             # ids run from 0 to vocab_size - 1; the last two are start, end
     width: int                  # d, the length of a token's embedding
     layers: int
     heads: int
@@ -103,19 +103,15 @@ def from_dict(data: dict[str, Any]) -> Config:
 
     Raises TypeError where a field is missing or unknown.
     """
-    def build(cls: type, fields: dict[str, Any]) -> Any:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    parts = {"text": TextConfig, "vae": VAEConfig, "unet": UNetConfig,
+             "schedule": ScheduleConfig, "image_tower": ImageTowerConfig}
 
-    tower = data.get("image_tower")
-    return Config(
-        name=data["name"],
-        text=build(TextConfig, data["text"]),
-        vae=build(VAEConfig, data["vae"]),
-        unet=build(UNetConfig, data["unet"]),
-        image_size=data["image_size"],
-        schedule=build(ScheduleConfig, data["schedule"]),
-        image_tower=build(ImageTowerConfig, tower) if tower else None,
-    )
+    def build(name: str, value: Any) -> Any:
+        if name not in parts or value is None:
+            return value
+        return parts[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+
+    return Config(**{name: build(name, value) for name, value in data.items()})
 
 
 V1 = Config(

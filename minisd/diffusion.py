@@ -41,7 +41,7 @@ class Schedule:
         return self.alpha_bar / (1 - self.alpha_bar)
 
     def sigma(self) -> Tensor:
-        """Noise relative to the signal, 1 / sqrt(snr), (T,): the coordinate of Karras et al. 2022."""
+        """Noise relative to the signal, 1 / sqrt(snr), (T,): what Karras et al. 2022 call sigma."""
         return self.snr().rsqrt()
 
 

@@ -55,7 +55,7 @@ class ResBlock(nn.Module):
                          if in_channels != out_channels else nn.Identity())
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x (b, c_in, h, w), time (b, time_dim) where the block has a use for it -> (b, c_out, h, w)."""
+        """x (b, c_in, h, w), time (b, time_dim) if the block is told it -> (b, c_out, h, w)."""
         h = self.conv1(F.silu(self.norm1(x)))
         if self.time_proj is not None:
             assert time is not None, "this block was built with time_dim and needs the time"

@@ -47,7 +47,7 @@ class SampleStep:
     eps_cond: Tensor | None
     x0: Tensor                      # the clean latents that x_t and eps imply
     x_prev: Tensor                  # after the step
-    coefficients: StepCoefficients  # x_prev of x_t, of eps, of fresh noise
+    coefficients: StepCoefficients  # x_prev of x_t, of eps (PLMS: of its blend), of fresh noise
     evaluations: int                # of the network, up to and including this step
 
 
@@ -75,29 +75,30 @@ def leading_timesteps(schedule: Schedule, steps: int, offset: int) -> list[int]:
 class DDPM:
     """Ancestral sampling (Ho et al. 2020, algorithm 2) on a subset of the timesteps."""
 
-    max_steps = 1000
+    offset = 0                                  # the last timestep visited
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         """eta is DDIM's and has no meaning here."""
         self.schedule, self.stride = schedule, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, offset=0)
+        self.timesteps = leading_timesteps(schedule, steps, self.offset)
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
              ) -> tuple[Tensor, StepCoefficients]:
         t = self.timesteps[i]
         previous = t - self.stride
-        c = ddpm_coefficients(self.schedule.at(t), self.schedule.at(previous) if previous >= 0 else 1.0)
+        before = self.schedule.at(previous) if previous >= 0 else 1.0
+        c = ddpm_coefficients(self.schedule.at(t), before)
         return take_step(x_t, eps, noise() if t > 0 else None, c), c
 
 
 class DDIM:
     """Song et al. 2021: deterministic at eta = 0, as noisy as DDPM at eta = 1."""
 
-    max_steps = 999
+    offset = 1
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         self.schedule, self.eta, self.stride = schedule, eta, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, offset=1)
+        self.timesteps = leading_timesteps(schedule, steps, self.offset)
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
              ) -> tuple[Tensor, StepCoefficients]:
@@ -113,14 +114,14 @@ class PLMS:
     step ahead and averages (Heun), at the cost of one more evaluation of the network.
     """
 
-    max_steps = 999
+    offset = 1
     BLENDS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12),
               (55 / 24, -59 / 24, 37 / 24, -9 / 24))        # newest prediction first
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         """eta is DDIM's and has no meaning here."""
         self.schedule, self.stride = schedule, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, offset=1)
+        self.timesteps = leading_timesteps(schedule, steps, self.offset)
         self.past: list[Tensor] = []                        # newest first, at most three
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
@@ -128,7 +129,8 @@ class PLMS:
         t = self.timesteps[i]
         c = ddim_coefficients(self.schedule.at(t), self.schedule.at(t - self.stride))
         known = [eps, *self.past]
-        blended = sum(w * e for w, e in zip(self.BLENDS[len(known) - 1], known, strict=True))
+        weights = self.BLENDS[len(known) - 1]
+        blended = sum((w * e for w, e in zip(weights, known, strict=True)), torch.zeros_like(eps))
         if not self.past and t > self.stride:
             ahead = predict(take_step(x_t, eps, None, c), t - self.stride)
             blended = (eps + ahead.eps) / 2
@@ -147,8 +149,9 @@ def make_rule(name: str, schedule: Schedule, steps: int, eta: float = 0.0) -> Ru
     sampler = SAMPLERS[name]
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise TypeError(f"steps must be a whole number, got {steps!r}")
-    if not 1 <= steps <= sampler.max_steps:
-        raise ValueError(f"steps must be from 1 to {sampler.max_steps} for {name}, got {steps}")
+    most = len(schedule) - sampler.offset
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps must be from 1 to {most} for {name}, got {steps}")
     return sampler(schedule, steps, eta)
 
 

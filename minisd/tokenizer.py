@@ -111,5 +111,5 @@ class Tokenizer:
         """The prompt's words that the model was never trained on; [] where that is not known."""
         if self.known_words is None:
             return []
-        words = re.findall(r"[^\W\d_]+", prompt.lower())
+        words = re.findall(r"(?<!['\u2019])\b[^\W\d_]+", prompt.lower())
         return [word for word in dict.fromkeys(words) if word not in self.known_words]

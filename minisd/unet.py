@@ -47,7 +47,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """The layers of one size on the way up, each fed one skip, then the doubling (not at the top)."""
+    """The layers of one size on the way up, each fed one skip, then the doubling (not at last)."""
 
     def __init__(self, in_channels: int, skip_channels: list[int], level: int,
                  config: UNetConfig) -> None:

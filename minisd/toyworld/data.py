@@ -19,6 +19,11 @@ def scene(index: int, *, split: int = TRAIN, seed: int = 0) -> Scene:
     return sample_scene(np.random.default_rng([seed, split, index]), held_out=split == HELD_OUT)
 
 
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A training scene that has no number."""
+    return sample_scene(rng)
+
+
 def pictures(indices: range, *, size: int, split: int = TRAIN, seed: int = 0) -> np.ndarray:
     """The drawn scenes, uint8 (len(indices), size, size, 3)."""
     return np.stack([draw(scene(i, split=split, seed=seed), size) for i in indices])

@@ -48,6 +48,12 @@ def join_processes() -> Share:
     return Share(dist.get_rank(), dist.get_world_size())
 
 
+def wait_for_all(share: Share) -> None:
+    """Return once every process has come this far."""
+    if share.world > 1:
+        dist.barrier()
+
+
 def device() -> torch.device:
     """The GPU of this process where there is one, else the CPU."""
     if torch.cuda.is_available():

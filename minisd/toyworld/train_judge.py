@@ -173,7 +173,7 @@ def soften(images: Tensor, g: torch.Generator) -> Tensor:
     x = torch.where(torch.rand(b, 1, 1, 1, generator=g) < 0.25, small, x)
     x = x * (1 + amount(0.12) * torch.randn(b, 1, 1, 1, generator=g).clamp(-1.5, 1.5))
     blotches = F.interpolate(noise(3, 8), size=(h, w), mode="bicubic")
-    return x + amount(0.10) * noise(3, 1) + amount(0.12) * blotches + amount(0.15) * noise(3, h)
+    return x + amount(0.10) * noise(3, 1) + amount(0.09) * blotches + amount(0.12) * noise(3, h)
 
 
 # Training

@@ -1,0 +1,111 @@
+"""Training the UNet to predict the noise in latents, told the caption.
+
+Ho et al. 2020, eq. 14, in the latents of the frozen VAE with the frozen text encoder's states as
+context (Rombach et al. 2022, eq. 3); a tenth of the captions is dropped so that one network learns
+both predictions that guidance needs (Ho & Salimans 2022). Small pictures first, as v1's were
+256 before 512; the full size starts from the small one's averaged weights.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minisd.clip import CLIPTextTransformer
+from minisd.config import Config
+from minisd.diffusion import add_noise, make_schedule
+from minisd.images import grid
+from minisd.pipeline import StableDiffusion
+from minisd.tokenizer import Tokenizer
+from minisd.toyworld import data, loop
+from minisd.toyworld.captions import caption, full_caption
+from minisd.toyworld.recipe import Recipe
+from minisd.unet import UNet
+from minisd.vae import VAE
+
+SHEET_SCENES, SHEET_STEPS, SHEET_GUIDANCE, SHEET_COLUMNS = 24, 25, 5.0, 12
+
+
+def snr_weights(snr: Tensor, cap: float) -> Tensor:
+    """min(snr, cap) / snr: less weight where little noise is left (Hang et al. 2023, eq. 10)."""
+    return snr.clamp(max=cap) / snr
+
+
+class Stage:
+    """One resolution of the UNet's training."""
+
+    def __init__(self, name: str, sd: StableDiffusion, posteriors: Tensor, recipe: Recipe,
+                 folder: Path, *, share: loop.Share) -> None:
+        """sd: a pipeline whose VAE and text encoder are trained; its UNet is what is trained."""
+        assert sd.tokenizer is not None
+        self.name, self.sd, self.posteriors, self.recipe = name, sd, posteriors, recipe
+        self.tokenizer: Tokenizer = sd.tokenizer
+        self.part = getattr(recipe, name)
+        schedule = make_schedule(sd.config.schedule)
+        self.alpha_bar = schedule.alpha_bar
+        self.weights = snr_weights(schedule.snr(), recipe.snr_cap).float()
+        self.fit = loop.Fit(name, sd.unet, self.part, self.loss, folder, seed=recipe.seed,
+                            share=share, sheet=self.sheet)
+
+    def loss(self, g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
+        """The weighted error of the predicted noise on one micro-batch."""
+        n, device = self.part.batch, loop.device()
+        index = torch.randint(len(self.posteriors), (n,), generator=g)
+        mean, std = self.posteriors[index].float().unbind(1)                # n c h w
+        draws = torch.randn((2, *mean.shape), generator=g)
+        t = torch.randint(len(self.alpha_bar), (n,), generator=g)
+        x0 = (mean + std * draws[0]) * self.sd.config.vae.scale_factor
+        x_t = add_noise(x0, draws[1], self.alpha_bar[t])
+        ids = self.tokenizer(self.captions(index, g))
+        x_t, noise, t, ids = (share.of(x).to(device) for x in (x_t, draws[1], t, ids))
+        with loop.autocast():
+            with torch.no_grad():
+                context = self.sd.text_encoder(ids)
+            eps = self.sd.unet(x_t, t, context)
+        errors = (eps.float() - noise).square().flatten(1).mean(1)          # n
+        weights = self.weights.to(device)[t]
+        return {"loss": (weights * errors).mean() / self.weights.mean(), "mse": errors.mean()}
+
+    def captions(self, index: Tensor, g: torch.Generator) -> list[str]:
+        """A new caption for every scene each time it is seen; some are dropped."""
+        rng = np.random.default_rng(int(torch.randint(2 ** 62, (), generator=g)))
+        return ["" if rng.random() < self.recipe.caption_dropout
+                else caption(data.scene(i, seed=self.recipe.seed), rng) for i in index.tolist()]
+
+    @torch.no_grad()
+    def sheet(self, path: Path) -> None:
+        """Pictures of unseen scenes' captions by the averaged UNet, from fixed seeds."""
+        factor = self.sd.config.vae.downscale
+        side = self.posteriors.shape[-1] * factor
+        trained, self.sd.unet = self.sd.unet, self.fit.average
+        try:
+            pictures = [self.sd.text_to_image(full_caption(data.scene(i, split=data.UNSEEN)),
+                                              guidance_scale=SHEET_GUIDANCE, steps=SHEET_STEPS,
+                                              seed=i, height=side, width=side)[0]
+                        for i in range(SHEET_SCENES)]
+        finally:
+            self.sd.unet = trained
+        grid(pictures, SHEET_COLUMNS).save(path)
+
+
+def train(config: Config, recipe: Recipe, folder: Path, vae: VAE, text: CLIPTextTransformer,
+          tokenizer: Tokenizer, small: Tensor, full: Tensor, *, share: loop.Share,
+          minutes: float | None = None, start: dict[str, Tensor] | None = None) -> UNet:
+    """The trained UNet. small, full: posteriors of the scenes at half size and at full size.
+
+    start: weights to begin the full size with; the small stage is then skipped.
+    """
+    torch.manual_seed(recipe.seed)
+    sd = StableDiffusion(config, tokenizer)
+    sd.vae, sd.text_encoder = vae, text
+    sd.requires_grad_(False)
+    sd.unet.requires_grad_(True)
+    sd.to(loop.device())
+    if start is None:
+        first = Stage("unet_small", sd, small, recipe, folder, share=share)
+        start = first.fit.run(minutes).state_dict()
+        if first.fit.step < recipe.unet_small.steps:
+            return first.fit.average
+    sd.unet.load_state_dict(start)
+    return Stage("unet", sd, full, recipe, folder, share=share).fit.run(minutes)
