@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -150,7 +150,7 @@ def make_parser() -> Parser:
     add("--negative-prompt", type=_text, default="", help="what to keep away from")
     add("--guidance-scale", "--cfg-scale", "--scale", type=_real(), default=7.5, metavar="G",
         help="how strongly to follow the prompt; 0 ignores it, 1 adds nothing (default: 7.5)")
-    add("--steps", "--ddim_steps", type=_whole(1, max(SAMPLERS.values())), metavar="N",
+    add("--steps", "--ddim_steps", type=_whole(1), metavar="N",
         help=f"steps from noise to picture (default: {STEPS}; {TOYWORLD_STEPS} with toyworld)")
     add("--seed", type=_whole(0, LARGEST_SEED), default=42, metavar="N",
         help="the starting noise; picture i of several has seed + i (default: 42)")
@@ -236,7 +236,7 @@ def paint(argv: list[str]) -> int:
     """A prompt, and maybe a picture, to PNG files; returns the exit status."""
     begun = time.perf_counter()
     args = parse(argv)
-    _check_writable(args.output.parent if args.output else images.default_path("", 0).parent)
+    _check_writable(args.output.parent if args.output else images.OUTPUTS)
     start = images.to_rgb(args.init_image) if args.init_image is not None else None
 
     import minisd
@@ -257,11 +257,11 @@ def paint(argv: list[str]) -> int:
         path = _target(args, i)
         images.save_png(picture, path, {**record, "seed": seed, "height": picture.height,
                                         "width": picture.width})
-        _say(str(path), sys.stdout)
+        _say(str(path))
     count = f"{len(pictures)} pictures" if len(pictures) > 1 else "1 picture"
     _say(f"{count} in {time.perf_counter() - begun:.1f} s: {args.steps} {args.sampler} steps, "
          f"guidance {args.guidance_scale:g}, seed {args.seed}, {record['model']} in "
-         f"{record['dtype']}", sys.stdout)
+         f"{record['dtype']}")
     return 0
 
 
@@ -285,7 +285,7 @@ def _record(sd: "StableDiffusion", args: argparse.Namespace, start: Any) -> dict
     if start is not None:
         record |= {"strength": args.strength, "init_image_sha256": images.pixel_sha256(start)}
     return record | {"dtype": str(sd.dtype).removeprefix("torch."), "model": sd.config.name,
-                     "fingerprint": sd.fingerprint, "minisd": minisd.__version__}
+                     "fingerprint": sd.fingerprint, "minisd_version": minisd.__version__}
 
 
 def _target(args: argparse.Namespace, i: int) -> Path:
@@ -296,15 +296,21 @@ def _target(args: argparse.Namespace, i: int) -> Path:
     return output if args.num_images == 1 else output.with_stem(f"{output.stem}-{i + 1}")
 
 
-def _say(text: str, stream: Any) -> None:
-    """One line, whatever is in it, on a stream of whatever encoding."""
-    encoding = stream.encoding or "utf-8"
-    line = " ".join(text.split())
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+def _say(text: str) -> None:
+    """A line on stdout, also where its encoding lacks a letter of the file's name."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    tqdm.write(f"minisd: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _complain(text: str) -> None:
+    """Exactly one line on stderr, clear of any progress bar."""
+    tqdm.write(f"minisd: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+          file: TextIO | None = None, line: str | None = None) -> None:
+    """Stands in for warnings.showwarning, which prints file names and source lines too."""
+    _complain(f"warning: {message}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -317,13 +323,13 @@ def main(argv: list[str] | None = None) -> int:
                 return SUBCOMMANDS[argv[0]].run(argv[1:])
             return paint(argv)
     except KeyboardInterrupt:
-        _say("minisd: interrupted", sys.stderr)
+        _complain("interrupted")
         return 130
     except (ValueError, TypeError, OSError) as error:
-        _say(f"minisd: error: {error}", sys.stderr)
+        _complain(f"error: {error}")
         return 2
     except (ArithmeticError, MemoryError, RuntimeError) as error:   # not finite, out of memory
-        _say(f"minisd: error: {str(error) or type(error).__name__}", sys.stderr)
+        _complain(f"error: {str(error) or type(error).__name__}")
         return 1
 
 

@@ -70,7 +70,8 @@ def load_into(module: nn.Module, path: str | Path) -> None:
         raise FileNotFoundError(f"no weights at {path}: expected a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            names = file.keys()
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             check_names(module, found, path)
             with torch.no_grad():
                 for name, tensor in module.state_dict().items():

@@ -36,6 +36,7 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
 WHITE_16 = 65535                # white in 16 bits
 METADATA_KEY = "minisd"         # the PNG text chunk that holds the metadata as JSON
 MAX_WORDS = 40                  # characters of a prompt in a file name
+OUTPUTS = Path("outputs")       # where pictures go that were given no name
 
 
 # Tensors to pictures
@@ -118,10 +119,10 @@ def to_rgb(image: Picture) -> Image.Image:
     if not path.is_file() or path.stat().st_size == 0:
         what = "is an empty file" if path.is_file() else "is not a file"
         raise ValueError(f"{str(path)!r} {what}: expected a picture, such as a PNG or JPEG file")
-    with _decoding(str(path)):
+    with _decoding(repr(str(path))):
         opened = Image.open(path)
     with opened:
-        return _convert(opened, str(path))
+        return _convert(opened, repr(str(path)))
 
 
 def pixel_sha256(image: Image.Image) -> str:
@@ -139,19 +140,19 @@ def _decoding(name: str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except bombs as error:
-        raise ValueError(f"{name!r} is too large to unpack safely ({error}): "
+        raise ValueError(f"{name} is too large to unpack safely ({error}): "
                          f"make it smaller first") from error
     except Exception as error:      # a damaged file can make a decoder raise anything
         reason = ("no known picture format" if isinstance(error, Image.UnidentifiedImageError)
                   else str(error) or type(error).__name__)
-        raise ValueError(f"{name!r} cannot be read ({reason}): expected a whole picture, such as "
+        raise ValueError(f"{name} cannot be read ({reason}): expected a whole picture, such as "
                          f"a PNG or JPEG file") from error
 
 
 def _convert(image: Image.Image, name: str) -> Image.Image:
     """Any mode and orientation -> RGB."""
     if 0 in image.size:
-        raise ValueError(f"{name!r} is {image.width} x {image.height} pixels: expected at least "
+        raise ValueError(f"{name} is {image.width} x {image.height} pixels: expected at least "
                          f"one pixel")
     with _decoding(name):
         image.load()
@@ -247,7 +248,7 @@ def read_metadata(path: str | Path) -> dict[str, object]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no picture at {str(path)!r}: check the path")
-    with _decoding(str(path)), Image.open(path) as image:
+    with _decoding(repr(str(path))), Image.open(path) as image:
         text = image.info.get(METADATA_KEY)
     try:
         metadata = json.loads(text) if isinstance(text, str) else None
@@ -259,7 +260,7 @@ def read_metadata(path: str | Path) -> dict[str, object]:
     return metadata
 
 
-def default_path(prompt: str, seed: int, folder: Path = Path("outputs")) -> Path:
+def default_path(prompt: str, seed: int, folder: Path = OUTPUTS) -> Path:
     """`outputs/a-red-car-42.png`, then `outputs/a-red-car-42-2.png`: never one that exists."""
     stem = f"{_slug(prompt)}-{seed}"
     numbered = (folder / f"{stem}-{n}.png" for n in itertools.count(2))

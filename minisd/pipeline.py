@@ -1,4 +1,4 @@
-"""Stable Diffusion put together: a prompt becomes context, noise becomes latents, latents a picture.
+"""Stable Diffusion put together: prompt to context, noise to latents, latents to a picture.
 
 Every run is a generator of steps (`StableDiffusion.steps`); pictures, traces, widgets and the
 command line are made by consuming it. `z` is the VAE's own space, `latents` always means
@@ -8,7 +8,6 @@ z * scale_factor. Latents stay in float32 on the way; only the networks compute 
 import math
 import os
 import secrets
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
 from minisd.samplers import Guess, SampleStep, make_rule, sample
-from minisd.tokenizer import Tokenizer
+from minisd.tokenizer import Tokenizer, warn
 from minisd.unet import UNet
 from minisd.vae import VAE
 
@@ -103,12 +102,13 @@ class StableDiffusion(nn.Module):
         if self.tokenizer is None:
             raise ValueError("this model has no tokenizer: load a trained model, or set "
                              "sd.tokenizer = minisd.Tokenizer.from_folder(...)")
+        ids = self.tokenizer(prompt)
         for text in [prompt] if isinstance(prompt, str) else prompt:
-            unseen = self.tokenizer.unseen_words(text) if isinstance(text, str) else []
+            unseen = self.tokenizer.unseen_words(text)
             if unseen:
-                warnings.warn(f"{self.config.name} never saw {', '.join(map(repr, unseen))}: it "
-                              f"can only guess what that means", stacklevel=2)
-        return self.text_encoder(self.tokenizer(prompt).to(self.device))
+                warn(f"{self.config.name} never saw {', '.join(map(repr, unseen))}: it can only "
+                     f"guess what that means")
+        return self.text_encoder(ids.to(self.device))
 
     @torch.no_grad()
     def encode_image(self, image: Any, *, generator: torch.Generator | None = None) -> Tensor:
@@ -220,7 +220,7 @@ class StableDiffusion(nn.Module):
                 level = self.schedule.at(rule.timesteps[start])
                 latents = add_noise(latents, noise(), level)
         elif request.latents is not None:
-            latents = request.latents.to(self.device, torch.float32)
+            latents = request.latents.detach().to(self.device, torch.float32)
         else:
             latents = noise()
         yield latents
@@ -265,53 +265,39 @@ class StableDiffusion(nn.Module):
         rule = make_rule(sampler, self.schedule, steps, eta)
         if len(rule.timesteps) < FEWEST_LEADING_STEPS and rule.timesteps[0] < 0.9 * len(
                 self.schedule) and image is None:
-            warnings.warn(f"{steps} steps of {sampler} begin at t = {rule.timesteps[0]}, where the "
-                          f"picture should no longer be pure noise: take at least "
-                          f"{FEWEST_LEADING_STEPS} steps", stacklevel=3)
+            warn(f"{steps} steps of {sampler} begin at t = {rule.timesteps[0]}, where the picture "
+                 f"should no longer be pure noise: take at least {FEWEST_LEADING_STEPS} steps")
         seed = secrets.randbits(32) if seed is None else seed
         _check_whole("num_images", num_images, 1)
         _check_whole("seed", seed, 0, MAX_SEED - num_images)
         _check_number("guidance_scale", guidance_scale)
         _check_number("eta", eta, 0, 1)
         _check_number("strength", strength, 0, 1)
-        pixels = None
-        if image is not None:
-            size = None if height is None and width is None else (
-                height or self.config.image_size, width or self.config.image_size)
-            pixels = self._reference(image, size)
-            height, width = pixels.shape[2:]
-        height = self.config.image_size if height is None else height
-        width = self.config.image_size if width is None else width
         factor = self.config.vae.downscale
         for name, side in (("height", height), ("width", width)):
-            _check_whole(name, side, factor)
-            if side % factor:
-                raise ValueError(f"{name} must be a multiple of {factor}, got {side}: take "
-                                 f"{side // factor * factor} or {-(-side // factor) * factor}")
-        expected = (num_images, self.config.unet.latent_channels, height // factor,
-                    width // factor)
-        if latents is not None and tuple(latents.shape) != expected:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}, expected {expected} for "
-                             f"{num_images} picture(s) of {height} x {width} pixels")
+            if side is not None:
+                _check_side(name, side, factor)
+        pixels = None if image is None else self._reference(image, height, width)
+        height, width = ((height or self.config.image_size, width or self.config.image_size)
+                         if pixels is None else pixels.shape[2:])
+        if latents is not None:
+            if image is not None:
+                raise ValueError("latents and an image both say where to start: give one of them")
+            _check_latents(latents, (num_images, self.config.unet.latent_channels,
+                                     height // factor, width // factor))
         return Request(prompt, negative_prompt, float(guidance_scale), steps, sampler, float(eta),
                        seed, height, width, num_images, latents, pixels, float(strength),
                        both_predictions)
 
-    def _reference(self, image: Any, size: tuple[int, int] | None) -> Tensor:
+    def _reference(self, image: Any, height: int | None, width: int | None) -> Tensor:
         """The reference picture in the size asked for; else in its own, as far as that is sane."""
         factor = self.config.vae.downscale
-        if size is None:
-            pixels = images.from_pil(image)
-            height, width = pixels.shape[2:]
-            shrink = min(1.0, LARGEST_REFERENCE * self.config.image_size / max(height, width))
-            size = tuple(max(factor, int(side * shrink) // factor * factor)
-                         for side in (height, width))
-            if size == (height, width):
-                return pixels
-        for side in size:
-            if side <= 0 or side % factor:
-                raise ValueError(f"height and width must be multiples of {factor}, got {size}")
-        return images.from_pil(image, size=size)
+        pixels = images.from_pil(image)
+        own = pixels.shape[2:]
+        shrink = min(1.0, LARGEST_REFERENCE * self.config.image_size / max(own))
+        sane = [max(factor, int(side * shrink) // factor * factor) for side in own]
+        size = (height or sane[0], width or sane[1])
+        return pixels if size == tuple(own) else images.from_pil(image, size=size)
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
@@ -320,6 +306,24 @@ def _check_whole(name: str, value: object, low: int, high: int | None = None) ->
     if value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {limits}, got {value}")
+
+
+def _check_side(name: str, value: int, factor: int) -> None:
+    _check_whole(name, value, factor)
+    if value % factor:
+        raise ValueError(f"{name} must be a multiple of {factor}, got {value}: take "
+                         f"{value // factor * factor} or {-(-value // factor) * factor}")
+
+
+def _check_latents(latents: object, expected: tuple[int, ...]) -> None:
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"latents must be a tensor of shape {expected}, got "
+                        f"{type(latents).__name__}")
+    if tuple(latents.shape) != expected:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}, expected {expected}: "
+                         f"(num_images, channels, height / 8, width / 8)")
+    if not latents.isfinite().all():
+        raise ValueError("latents contain NaN or infinity: look for where they come from")
 
 
 def _check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:

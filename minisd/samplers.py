@@ -75,12 +75,12 @@ def leading_timesteps(schedule: Schedule, steps: int, offset: int) -> list[int]:
 class DDPM:
     """Ancestral sampling (Ho et al. 2020, algorithm 2) on a subset of the timesteps."""
 
-    offset = 0                                  # the last timestep visited
+    max_steps = 1000
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         """eta is DDIM's and has no meaning here."""
         self.schedule, self.stride = schedule, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, self.offset)
+        self.timesteps = leading_timesteps(schedule, steps, offset=0)
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
              ) -> tuple[Tensor, StepCoefficients]:
@@ -94,11 +94,11 @@ class DDPM:
 class DDIM:
     """Song et al. 2021: deterministic at eta = 0, as noisy as DDPM at eta = 1."""
 
-    offset = 1
+    max_steps = 999
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         self.schedule, self.eta, self.stride = schedule, eta, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, self.offset)
+        self.timesteps = leading_timesteps(schedule, steps, offset=1)
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
              ) -> tuple[Tensor, StepCoefficients]:
@@ -114,14 +114,14 @@ class PLMS:
     step ahead and averages (Heun), at the cost of one more evaluation of the network.
     """
 
-    offset = 1
+    max_steps = 999
     BLENDS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12),
               (55 / 24, -59 / 24, 37 / 24, -9 / 24))        # newest prediction first
 
     def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None:
         """eta is DDIM's and has no meaning here."""
         self.schedule, self.stride = schedule, len(schedule) // steps
-        self.timesteps = leading_timesteps(schedule, steps, self.offset)
+        self.timesteps = leading_timesteps(schedule, steps, offset=1)
         self.past: list[Tensor] = []                        # newest first, at most three
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
@@ -149,9 +149,8 @@ def make_rule(name: str, schedule: Schedule, steps: int, eta: float = 0.0) -> Ru
     sampler = SAMPLERS[name]
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise TypeError(f"steps must be a whole number, got {steps!r}")
-    most = len(schedule) - sampler.offset
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps must be from 1 to {most} for {name}, got {steps}")
+    if not 1 <= steps <= sampler.max_steps:
+        raise ValueError(f"steps must be from 1 to {sampler.max_steps} for {name}, got {steps}")
     return sampler(schedule, steps, eta)
 
 

@@ -7,7 +7,9 @@ encoding itself is done by the `tokenizers` library; what is CLIP's own is set u
 """
 
 import json
+import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +22,16 @@ from torch import Tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
-PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"     # what is never merged across
+OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
+PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # never merged across
+
+
+def warn(message: str) -> None:
+    """A warning at the user's own line, however deep inside this package its cause was found."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 @dataclass(frozen=True)
@@ -56,20 +67,24 @@ class Tokenizer:
     def from_folder(cls, folder: Path, *, max_length: int = 77) -> "Tokenizer":
         """Read vocab.json and merges.txt, and words.txt where there is one.
 
-        Raises FileNotFoundError naming the missing file.
+        Raises FileNotFoundError naming the missing file, ValueError where one is damaged.
         """
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
                     f"no tokenizer in {folder}: {name} is missing; put vocab.json and merges.txt "
                     f"of the model there")
-        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [(a, b) for a, b in (line.split(" ") for line in lines
-                                      if line and not line.startswith("#version"))]
         words = folder / "words.txt"
         known = frozenset(words.read_text(encoding="utf-8").split()) if words.exists() else None
-        return cls(vocab, merges, max_length=max_length, known_words=known)
+        try:
+            vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges = [(a, b) for a, b in (line.split(" ") for line in lines
+                                          if line and not line.startswith("#version"))]
+            return cls(vocab, merges, max_length=max_length, known_words=known)
+        except Exception as error:      # the library raises plain Exceptions
+            raise ValueError(f"vocab.json and merges.txt in {folder} are damaged or do not belong "
+                             f"together ({error}): fetch them again") from error
 
     def encode(self, prompt: str) -> Encoded:
         """One prompt's tokens; a prompt that is too long keeps start, 75 tokens and end.
@@ -82,8 +97,8 @@ class Tokenizer:
             found = self.backend.encode(prompt, add_special_tokens=False)
         except TypeError:
             raise TypeError(
-                f"the prompt {ascii(prompt)} holds half of a surrogate pair, which is no character: "
-                f"remove it or decode the text as UTF-8") from None
+                f"the prompt {ascii(prompt)} holds half of a surrogate pair, which is no "
+                f"character: remove it or decode the text as UTF-8") from None
         room = self.max_length - 2
         ids = [self.start_id, *found.ids[:room], self.end_id]
         length = len(ids)
@@ -93,19 +108,29 @@ class Tokenizer:
         return Encoded(tuple(ids), tokens, length, dropped)
 
     def __call__(self, prompts: str | Sequence[str]) -> Tensor:
-        """One prompt or several -> ids (b, 77), int64. Warns of words that were dropped."""
-        encoded = [self.encode(p) for p in ([prompts] if isinstance(prompts, str) else prompts)]
+        """One prompt or several -> ids (b, 77), int64.
+
+        Warns of words that were dropped, and of control tokens among the words.
+        """
+        texts = prompts if isinstance(prompts, list | tuple) else [prompts]
+        encoded = [self.encode(text) for text in texts]
         for one in encoded:
             if one.dropped:
-                warnings.warn(f"the prompt is longer than {self.max_length - 2} tokens; dropped: "
-                              f"{one.dropped!r}", stacklevel=2)
+                warn(f"the prompt is longer than {self.max_length - 2} tokens; dropped: "
+                     f"{one.dropped!r}")
+            if {START, END} & set(one.tokens[1:one.length - 1]):
+                warn(f"{START} and {END} inside a prompt are control tokens, not words")
         return torch.tensor([one.ids for one in encoded])
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """The text of ids, without start, end and padding."""
+        """The text of ids, without start, end and padding.
+
+        It is the prompt in normal form C (NFC) and lower case, with one space between the pieces
+        that are never merged across, whatever space stood there: "Red,car" -> "red , car".
+        """
         kept = [int(i) for i in ids if int(i) not in (self.start_id, self.end_id)]
         text = self.backend.decode(kept, skip_special_tokens=False)
-        return text.replace(END_OF_WORD, " ").strip()
+        return text.replace(END_OF_WORD, " ").strip(" ")
 
     def unseen_words(self, prompt: str) -> list[str]:
         """The prompt's words that the model was never trained on; [] where that is not known."""

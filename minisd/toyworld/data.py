@@ -56,4 +56,4 @@ def _draw_chunk(job: tuple[int, int, int, int]) -> np.ndarray:
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

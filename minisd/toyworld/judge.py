@@ -6,7 +6,8 @@ shares no layer and no weight with the generator, and it is trained on drawn sce
 place is judged by itself, so no combination is more likely to it than another, and what is half
 there, blended or smeared counts as nothing. Relations are computed from the centres, not learned.
 
-Its pooled features also measure how far generated pictures are from drawn ones (`frechet_distance`).
+Its pooled features also measure how far generated pictures are from drawn ones: see
+`frechet_distance`.
 """
 
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Judge(nn.Module):
         return Maps(centre[:, 0], kind, colour, self.background(h.mean((2, 3))))
 
     def features(self, images: Tensor) -> Tensor:
-        """images (b, 3, h, w) in [-1, 1] -> (b, deep) float32, the last map's mean over the cells."""
+        """images (b, 3, h, w) in [-1, 1] -> (b, deep) float32: the last map, pooled."""
         return self._last_map(images).float().mean((2, 3))
 
     def _last_map(self, images: Tensor) -> Tensor:
@@ -118,17 +119,17 @@ class Judge(nn.Module):
 
 def _read(maps: Maps) -> Reading:
     """The reading of one picture's maps (without the batch dimension)."""
-    window = 2 * APART + 1
-    highest = F.max_pool2d(maps.centre[None], window, stride=1, padding=APART)[0]
     sure = maps.centre.sigmoid()
-    peaks = ((maps.centre == highest) & (sure > THRESHOLD)).nonzero().tolist()
-    peaks.sort(key=lambda peak: -float(sure[peak[0], peak[1]]))
+    cells = (sure > THRESHOLD).nonzero().tolist()
+    peaks: list[tuple[int, int]] = []
+    for row, column in sorted(cells, key=lambda cell: -float(sure[cell[0], cell[1]])):
+        if all(max(abs(row - r), abs(column - c)) > APART for r, c in peaks):
+            peaks.append((row, column))
     things = []
     for row, column in peaks[:MOST]:
-        x, y = _centre_of_mass(sure, row, column)
-        things.append(Seen(KINDS[int(maps.kind[:, row, column].argmax())],
-                           tuple(COLOURS)[int(maps.colour[:, row, column].argmax())],
-                           x, y, float(sure[row, column])))
+        kind, colour = (int(x[:, row, column].argmax()) for x in (maps.kind, maps.colour))
+        things.append(Seen(KINDS[kind], tuple(COLOURS)[colour],
+                           *_centre_of_mass(sure, row, column), float(sure[row, column])))
     clearness, best = maps.background.softmax(0).max(0)
     return Reading(tuple(things), BACKGROUNDS[int(best)] if clearness > CLEAR else "")
 
@@ -137,9 +138,9 @@ def _centre_of_mass(sure: Tensor, row: int, column: int) -> tuple[float, float]:
     """Where a thing is, finer than the grid: (x, y) of the mass in the 3 x 3 cells of a peak."""
     top, left = max(row - 1, 0), max(column - 1, 0)
     mass = sure[top:row + 2, left:column + 2]
-    ys = (torch.arange(mass.shape[0]) + top + 0.5) / GRID
-    xs = (torch.arange(mass.shape[1]) + left + 0.5) / GRID
-    return float((mass.sum(0) * xs).sum() / mass.sum()), float((mass.sum(1) * ys).sum() / mass.sum())
+    x = (mass.sum(0) * (torch.arange(mass.shape[1]) + left + 0.5)).sum() / mass.sum() / GRID
+    y = (mass.sum(1) * (torch.arange(mass.shape[0]) + top + 0.5)).sum() / mass.sum() / GRID
+    return float(x), float(y)
 
 
 def save_judge(judge: Judge, path: Path) -> None:
@@ -157,7 +158,7 @@ def load_judge(path: Path) -> Judge:
 # What a reading says about a scene
 
 def relation(first: Seen, second: Seen) -> str:
-    """The one relation in which `first` stands to `second`: that of the axis with the longer way."""
+    """How `first` stands to `second`: the one relation along the axis of the longer way."""
     dx, dy = second.x - first.x, second.y - first.y
     if abs(dy) > abs(dx):
         return "above" if dy > 0 else "below"

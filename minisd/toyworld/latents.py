@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd import checkpoint
 from minisd.toyworld import data, loop
 from minisd.vae import VAE
 
@@ -25,14 +26,14 @@ def encode(vae: VAE, images: np.ndarray) -> Tensor:
 
 def cached(vae: VAE, folder: Path, count: int, *, size: int, seed: int, share: loop.Share
            ) -> Tensor:
-    """Posteriors of training scenes 0 .. count - 1 (see `encode`), computed once and kept."""
-    path = folder / f"latents-{seed}-{count}-{size}.pt"
-    if share.rank == 0 and not path.exists():
-        images = data.cached_pictures(folder, count, size=size, seed=seed)
-        part = path.with_suffix(".part")
-        torch.save(encode(vae, images), part)
-        part.replace(path)
-    loop.wait_for_all(share)
+    """Posteriors of training scenes 0 .. count - 1 (see `encode`), kept for these VAE weights."""
+    path = folder / f"latents-{seed}-{count}-{size}-{checkpoint.fingerprint(vae)}.pt"
+    with loop.first_alone(share):
+        if not path.exists():
+            images = data.cached_pictures(folder, count, size=size, seed=seed)
+            part = path.with_suffix(".part")
+            torch.save(encode(vae, images), part)
+            part.replace(path)
     return torch.load(path, weights_only=True, mmap=True)
 
 

@@ -10,7 +10,8 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from minisd import figures
 from minisd.toyworld.recipe import Part
 
 CHECKPOINT_SECONDS = 60.0           # how much work a kill can cost
@@ -52,6 +54,16 @@ def wait_for_all(share: Share) -> None:
     """Return once every process has come this far."""
     if share.world > 1:
         dist.barrier()
+
+
+@contextmanager
+def first_alone(share: Share) -> Iterator[None]:
+    """The first process does what is inside alone; the others do it after, and find it done."""
+    if share.rank > 0:
+        wait_for_all(share)
+    yield
+    if share.rank == 0:
+        wait_for_all(share)
 
 
 def device() -> torch.device:
@@ -88,7 +100,13 @@ class Fit:
     def __init__(self, name: str, model: nn.Module, part: Part, loss: Loss, folder: Path, *,
                  seed: int = 0, share: Share | None = None, sheet: Sheet | None = None,
                  sheet_every: int = 500) -> None:
-        """sheet draws a page of samples from the averaged model, every sheet_every steps."""
+        """sheet draws a page of samples from the averaged model, every sheet_every steps.
+
+        Raises ValueError for a batch that the processes cannot share evenly.
+        """
+        if share and part.batch % share.world:
+            raise ValueError(f"{name}: {share.world} processes cannot share a batch of "
+                             f"{part.batch} evenly: start another number of them")
         self.name, self.model, self.part, self.loss = name, model, part, loss
         self.folder, self.seed, self.share = folder, seed, share or Share()
         self.sheet, self.sheet_every = sheet, sheet_every
@@ -128,11 +146,14 @@ class Fit:
         return {**sums, "gradient_norm": norm, "lr": rate}
 
     def _average_gradients(self) -> None:
-        if self.share.world > 1:
-            for p in self.model.parameters():
-                if p.grad is not None:
-                    dist.all_reduce(p.grad)
-                    p.grad /= self.share.world
+        """The mean over all processes, sent as one long vector: many small ones would be slow."""
+        if self.share.world == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        together = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(together)
+        for g, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(mean.view_as(g) / self.share.world)
 
     def _update_average(self) -> None:
         """EMA of the weights, its decay warmed up so that the start is forgotten."""
@@ -162,14 +183,26 @@ class Fit:
                             refresh=False)
             if self.sheet and self.share.rank == 0 and self.step % self.sheet_every == 0:
                 self.sheet(self.folder / f"{self.name}-{self.step:06d}.png")
+            if self.step % self.sheet_every == 0:
+                self._draw_losses()
             if now - saved > CHECKPOINT_SECONDS:
                 self.save()
                 saved = now
-            if minutes is not None and now - started > 60 * minutes:
+            if minutes is not None and self._first_of(now - started > 60 * minutes):
                 break
         bar.close()
-        self.save()
+        with first_alone(self.share):   # nobody reads the checkpoint before it is whole
+            self.save()
+        self._draw_losses()
         return self.average
+
+    def _first_of(self, value: int) -> int:
+        """The first process's value, so that all of them decide alike."""
+        if self.share.world == 1:
+            return value
+        told = torch.tensor(int(value), device=device())
+        dist.broadcast(told, 0)
+        return int(told)
 
     def _log(self, metrics: dict[str, float]) -> None:
         """One row per step; rows of steps that a resumed run repeats come twice, last one valid."""
@@ -179,6 +212,11 @@ class Fit:
             if new:
                 writer.writerow(["step", *metrics])
             writer.writerow([self.step, *(f"{value:.6g}" for value in metrics.values())])
+
+    def _draw_losses(self) -> None:
+        """A figure beside the CSV."""
+        if self.share.rank == 0 and self.metrics.exists():
+            figures.save(figures.losses(self.metrics), self.folder / f"{self.name}-losses.png")
 
     def save(self) -> None:
         """Write everything a continuation needs; a kill leaves the old file or the new one."""
@@ -194,11 +232,17 @@ class Fit:
         part.replace(self.checkpoint)
 
     def resume(self) -> None:
-        """Continue from the checkpoint in the folder, if there is one."""
-        if not self.checkpoint.exists():
-            return
-        state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        """Continue from the checkpoint in the folder, if there is one.
+
+        Raises RuntimeError where the processes find different ones.
+        """
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+        first = self._first_of(self.step)
+        if self.step != first:
+            raise RuntimeError(f"{self.name}: {self.folder} is at step {self.step} here and at "
+                               f"step {first} in the first process: all of them need one folder")

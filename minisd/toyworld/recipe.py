@@ -37,7 +37,7 @@ class Recipe:
     kl_weight: float = 1e-4         # of the mean KL per latent value, beside the mean L1 error
     edge_weight: float = 0.5        # of the L1 error of differences between neighbouring pixels
 
-    clip: Part = Part(steps=1_200, batch=128, lr=1e-3, warmup=100, cooldown=1_100)
+    clip: Part = Part(steps=600, batch=128, lr=1e-3, warmup=60, cooldown=500)
     hard_negatives: float = 0.25    # share of a batch that differs from another in one word
 
     unet_small: Part = Part(steps=2_500, batch=64, lr=1e-3, warmup=200, ema=0.998)
@@ -45,7 +45,7 @@ class Recipe:
     caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
     snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023, eq. 10)
 
-    judge: Part = Part(steps=3_000, batch=64, lr=2e-3, warmup=100, cooldown=2_900)
+    judge: Part = Part(steps=4_000, batch=64, lr=2e-3, cooldown=3_900, ema=0.995)
 
 
 RECIPE = Recipe()

@@ -38,14 +38,16 @@ TOKENIZER_CAPTIONS = 20_000
 SHIPPED = WEIGHTS / "toyworld"
 
 
-def learn_tokenizer(recipe: Recipe, folder: Path) -> Tokenizer:
+def learn_tokenizer(recipe: Recipe, folder: Path, share: loop.Share) -> Tokenizer:
     """The byte-pair merges of the captions, learned once."""
     path = folder / "tokenizer"
-    if not (path / "words.txt").exists():
-        captions = (caption(data.scene(i, seed=recipe.seed), np.random.default_rng([recipe.seed, i]))
-                    for i in range(TOKENIZER_CAPTIONS))
-        train_tokenizer.save(path, train_tokenizer.learn_merges(captions, count=10_000),
-                             vocabulary())
+    with loop.first_alone(share):
+        if not (path / "words.txt").exists():
+            seed = recipe.seed
+            captions = (caption(data.scene(i, seed=seed), np.random.default_rng([seed, i]))
+                        for i in range(TOKENIZER_CAPTIONS))
+            train_tokenizer.save(path, train_tokenizer.learn_merges(captions, count=10_000),
+                                 vocabulary())
     tokenizer = Tokenizer.from_folder(path)
     assert len(tokenizer.vocab) == TOYWORLD.text.vocab_size, "set config.TOYWORLD.text.vocab_size"
     return tokenizer
@@ -117,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         export(args.folder, SHIPPED)
         return 0
     share = loop.join_processes()
-    tokenizer = learn_tokenizer(RECIPE, args.folder)
+    tokenizer = learn_tokenizer(RECIPE, args.folder, share)
     parts = PARTS if args.part == "all" else (args.part,)
     common = {"share": share, "minutes": args.minutes}
     for part in parts:

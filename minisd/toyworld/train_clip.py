@@ -67,7 +67,8 @@ def twin(scene: Scene, rng: np.random.Generator) -> Scene:
         other = makers[rng.integers(len(makers))](scene, rng)
         looks = {(t.colour, t.kind) for t in other.things}
         visible = all(t.colour not in HIDDEN[other.background] for t in other.things)
-        if other != scene and visible and len(looks) == len(scene.things) and not is_held_out(other):
+        sound = visible and len(looks) == len(scene.things) and not is_held_out(other)
+        if sound and other != scene:
             return other
 
 

@@ -6,8 +6,9 @@ no, one, two or three things anywhere; and in both things that are spoilt: half 
 smeared, melted, half or all another thing. Spoilt things do not count, and the judge has to say so.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,16 +32,15 @@ from minisd.toyworld.scenes import (
 )
 
 FREE, HELD_OUT = 0.35, 0.2          # shares of free scenes and, among the others, of held-out ones
-SPOILT = 0.22                       # share of things
+SPOILT = 0.3                        # share of things
 FLAWS = ("half", "faded", "smeared", "melted", "chimera", "blend")
 NEAR, FAR = 0.75, 1.5               # cells from a centre: surely one up to, surely none from here
 NO_LABEL = -100                     # where there is nothing to tell the kind or colour of
 CENTRE_WEIGHT = 30.0                # of the mean over cells, most of which are easy
 
 
-@dataclass(frozen=True)
-class Example:
-    """A picture and what the judge should say of it."""
+class Example(NamedTuple):
+    """A picture and what the judge should say of it; or a batch of them."""
     picture: Tensor                 # (3, SIDE, SIDE) in [-1, 1]
     centre: Tensor                  # (GRID, GRID), the probability that a thing's centre is here
     kind: Tensor                    # (GRID, GRID) indices into KINDS, or NO_LABEL
@@ -71,7 +71,7 @@ def _free_scene(rng: np.random.Generator) -> Scene:
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     count = rng.choice(4, p=(0.2, 0.2, 0.3, 0.3))
     things: list[Thing] = []
-    for _ in range(5 * count):
+    for _ in range(10 * count):
         size = rng.uniform(0.26, 0.44 if count > 1 else 0.72)
         x, y = rng.uniform(size / 2 + MARGIN, 1 - size / 2 - MARGIN, 2)
         if len(things) < count and all(max(abs(x - t.x), abs(y - t.y)) > (size + t.size) / 2 + 0.02
@@ -181,8 +181,8 @@ def soften(images: Tensor, g: torch.Generator) -> Tensor:
 def judge_loss(maps: Maps, answers: Example) -> dict[str, Tensor]:
     """The four cross-entropies; `answers` and `maps` hold batches."""
     centre = F.binary_cross_entropy_with_logits(maps.centre.float(), answers.centre)
-    kind, colour = (F.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL)
-                    for logits, labels in ((maps.kind, answers.kind), (maps.colour, answers.colour)))
+    kind = F.cross_entropy(maps.kind.float(), answers.kind, ignore_index=NO_LABEL)
+    colour = F.cross_entropy(maps.colour.float(), answers.colour, ignore_index=NO_LABEL)
     background = F.cross_entropy(maps.background.float(), answers.background)
     return {"loss": CENTRE_WEIGHT * centre + kind + 0.5 * colour + 0.5 * background,
             "centre": centre, "kind": kind, "colour": colour, "background": background}
@@ -196,13 +196,12 @@ def train(recipe: Recipe, folder: Path, *, share: loop.Share, minutes: float | N
 
     def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
         seeds = torch.randint(2**62, (recipe.judge.batch,), generator=g).tolist()
-        batch = [torch.stack(x) for x in zip(*(vars(example(s)).values() for s in seeds),
-                                             strict=True)]
-        batch[0] = soften(batch[0], g)
-        answers = Example(*(share.of(x).to(loop.device()) for x in batch))
+        batch = Example(*map(torch.stack, zip(*map(example, seeds), strict=True)))
+        batch = batch._replace(picture=soften(batch.picture, g))
+        batch = Example(*(share.of(x).to(loop.device()) for x in batch))
         with loop.autocast():
-            maps = judge(answers.picture)
-        return judge_loss(maps, answers)
+            maps = judge(batch.picture)
+        return judge_loss(maps, batch)
 
     scenes = [data.scene(i, split=data.UNSEEN, seed=recipe.seed) for i in range(256)]
     g = torch.Generator().manual_seed(recipe.seed)

@@ -1,4 +1,4 @@
-"""Learning toyworld's byte-pair merges from its own captions, in the layout of CLIP's vocabulary."""
+"""Learning toyworld's byte-pair merges from its captions, in the layout of CLIP's vocabulary."""
 
 import json
 from collections.abc import Iterable
@@ -44,10 +44,12 @@ def _byte_order(letter: str) -> tuple[bool, int]:
 
 
 def save(folder: Path, merges: list[tuple[str, str]], words: Iterable[str]) -> None:
-    """Write vocab.json, merges.txt and words.txt."""
+    """Write vocab.json, merges.txt and, once these are whole, words.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = clip_vocabulary(merges)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "words.txt").write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")
+    part = folder / "words.part"
+    part.write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")
+    part.replace(folder / "words.txt")

@@ -56,7 +56,9 @@ def train(config: Config, recipe: Recipe, folder: Path, *, share: loop.Share,
     vae = VAE(config.vae).to(loop.device())
     if start:
         vae.load_state_dict(start)
-    images = data.cached_pictures(folder, recipe.scenes, size=config.image_size, seed=recipe.seed)
+    with loop.first_alone(share):
+        images = data.cached_pictures(folder, recipe.scenes, size=config.image_size,
+                                      seed=recipe.seed)
 
     def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
         crops = random_crops(images, recipe.vae.batch, recipe.crop, g)

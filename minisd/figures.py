@@ -1,0 +1,284 @@
+"""Every matplotlib picture; nothing else imports matplotlib.
+
+One colour for one kind of thing (`COLOURS`), here, in the README and in the widgets. Figures are
+plain `Figure` objects and never pyplot's, so drawing one in a callback or in the middle of a
+training touches nothing global. A title states the finding, computed from the numbers shown.
+
+A rate, here and in toyworld's evaluation, is counted answers with their 95 % confidence interval:
+{"right": 9, "of": 10, "share": 0.9, "low": 0.596, "high": 0.982}.
+"""
+
+import csv
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+from PIL import Image
+
+# At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
+COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
+           "time": "#D05B13"}
+# What each network's training is about.
+SHOWS = {"clip": "text", "vae": "latent", "unet": "noise", "judge": "picture"}
+
+INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
+DPI = 100
+SMOOTHING = 50                  # the running mean of a loss spans one of so many parts of the run
+LETTERS_PER_INCH = 8.0          # of a bold title; a caption has room for twice as many
+HOUSE: dict[Any, Any] = {
+    "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "figure.titlesize": 16, "figure.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "lines.linewidth": 2.5, "lines.markersize": 8, "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False}
+
+Row = Mapping[str, Any]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, in the format that the file's name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    kind = path.suffix.lstrip(".")
+    # Without the version that matplotlib adds, the same numbers give the same bytes.
+    figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
+    part.replace(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _titled(figure: Figure, title: str) -> None:
+    """A title over the whole figure, in as many lines as its width asks for."""
+    figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
+
+
+def _wrapped(text: str, inches: float) -> str:
+    return textwrap.fill(text, int(inches * LETTERS_PER_INCH))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+# Training
+
+@rc_context(HOUSE)
+def losses(csv_path: Path) -> Figure:
+    """The loss of a training over its steps, raw and smoothed, from the CSV of `loop.Fit`."""
+    name = csv_path.stem
+    steps, loss = read_losses(csv_path)
+    if not len(steps):
+        raise ValueError(f"{csv_path} has no losses yet: expected columns step and loss")
+    smooth = running_mean(loss, max(1, len(loss) // SMOOTHING))
+    colour = COLOURS[SHOWS.get(name.split("_")[0], "noise")]
+    figure = _figure(9, 5)
+    axes = figure.subplots()
+    axes.plot(steps, loss, color=colour, alpha=PALE, linewidth=0.8, label="of each step")
+    axes.plot(steps, smooth, color=colour, label="running mean")
+    axes.set(yscale="log", xlabel="gradient steps", ylabel="training loss (no unit, log scale)")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))       # 0.1, 0.2, 0.5, 1 ...
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    verb = "falls" if smooth[-1] <= loss[0] else "rises"
+    _titled(figure, f"{name}: the loss {verb} from {loss[0]:.3g} to {smooth[-1]:.3g} "
+                    f"in {steps[-1]:,} steps")
+    axes.legend()
+    return figure
+
+
+def read_losses(csv_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses, each (n,), as they count in the end.
+
+    A training that went back to an earlier checkpoint repeats steps: what follows replaces every
+    later row. Lines that a kill cut short are skipped.
+    """
+    kept: list[tuple[int, float]] = []
+    with csv_path.open(newline="") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        if not {"step", "loss"} <= set(header):
+            return np.empty(0, int), np.empty(0)
+        at_step, at_loss = header.index("step"), header.index("loss")
+        for line in lines:
+            try:
+                step, loss = int(line[at_step]), float(line[at_loss])
+            except (ValueError, IndexError):
+                continue
+            while kept and kept[-1][0] >= step:
+                kept.pop()
+            kept.append((step, loss))
+    return np.array([step for step, _ in kept], int), np.array([loss for _, loss in kept])
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the `window` values around each, of fewer at the ends; (n,) -> (n,)."""
+    kernel = np.ones(min(window, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+@rc_context(HOUSE)
+def stages(rows: Sequence[Row]) -> Figure:
+    """Adherence of earlier stages of training, in the order of training.
+
+    rows: {"name", "seen": rate, "held_out": rate}.
+    """
+    figure = _figure(max(7.0, 1.6 * len(rows)), 5)
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    for key, label, style in (("seen", "pairs seen in training", "o-"),
+                              ("held_out", "pairs never seen", "s--")):
+        _rates(axes, places, [row[key] for row in rows], label, style, COLOURS["text"],
+               hollow=key == "held_out")
+    axes.set_xticks(places, [str(row["name"]) for row in rows])
+    axes.set_xlabel("stage of training")
+    _as_adherence(axes)
+    _titled(figure, f"Adherence goes from {_percent(rows[0]['seen']['share'])} to "
+                    f"{_percent(rows[-1]['seen']['share'])} for pairs seen in training, from "
+                    f"{_percent(rows[0]['held_out']['share'])} to "
+                    f"{_percent(rows[-1]['held_out']['share'])} for pairs never seen")
+    axes.legend()
+    return figure
+
+
+# Adherence
+
+def _rates(axes: Axes, x: Sequence[float] | np.ndarray, rates: Sequence[Row], label: str,
+           style: str, colour: str, *, hollow: bool = False) -> None:
+    """Rates as a line with their intervals."""
+    axes.errorbar(x, [rate["share"] for rate in rates], yerr=_reach(rates), fmt=style,
+                  color=colour, capsize=4, elinewidth=1.5, label=label,
+                  markerfacecolor="white" if hollow else colour)
+
+
+def _reach(rates: Sequence[Row]) -> np.ndarray:
+    """How far each interval reaches below and above its share, (2, n)."""
+    below = [max(0.0, rate["share"] - rate["low"]) for rate in rates]
+    above = [max(0.0, rate["high"] - rate["share"]) for rate in rates]
+    return np.array([below, above])
+
+
+def _as_adherence(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.set_ylabel("right, in % of prompts")
+
+
+@rc_context(HOUSE)
+def adherence_bars(rows: Sequence[Row]) -> Figure:
+    """How often each attribute of a prompt comes out right.
+
+    rows: {"group": what the prompts are, "rates": {attribute: rate}}, the attributes alike.
+    """
+    attributes = list(rows[0]["rates"])
+    figure = _figure(2.2 * len(attributes) + 1, 5.5)
+    axes = figure.subplots()
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        rates = [row["rates"][name] for name in attributes]
+        x = np.arange(len(attributes)) + (i - (len(rows) - 1) / 2) * width
+        shares = [rate["share"] for rate in rates]
+        bars = axes.bar(x, shares, 0.92 * width, yerr=_reach(rates), capsize=4,
+                        label=f"{row['group']} (n = {rates[-1]['of']:,})", color=COLOURS["text"],
+                        alpha=1 if i == 0 else PALE, hatch="" if i == 0 else "//",
+                        ecolor=INK)
+        axes.bar_label(bars, [f"{100 * share:.1f}" for share in shares], padding=3)
+    axes.set_xticks(np.arange(len(attributes)), attributes)
+    axes.set_xlabel("what has to be right")
+    axes.grid(axis="x", visible=False)
+    _as_adherence(axes)
+    _titled(figure, "Everything is right for " + ", ".join(
+        f"{100 * row['rates'][attributes[-1]]['share']:.1f} % ({row['group']})" for row in rows))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(rows))
+    return figure
+
+
+@rc_context(HOUSE)
+def guidance_curve(rows: Sequence[Row]) -> Figure:
+    """What guidance gives and what it costs, as on the model card of Stable Diffusion v1.
+
+    rows: {"guidance", "all": rate, "frechet"}, by rising guidance.
+    """
+    scales = [row["guidance"] for row in rows]
+    distances = [row["frechet"] for row in rows]
+    best = max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
+    closest = min(rows, key=lambda row: row["frechet"])
+    figure = _figure(13, 6)
+    parts = figure.subplot_mosaic([["adherence", "trade"], ["distance", "trade"]])
+    adherence, distance, trade = (parts[name] for name in ("adherence", "distance", "trade"))
+    _rates(adherence, scales, [row["all"] for row in rows], "", "o-", COLOURS["text"])
+    distance.plot(scales, distances, "s-", color=COLOURS["picture"])
+    distance.set(xlabel="guidance scale (no unit)", ylabel="Fréchet distance\n(judge's features)")
+    distance.sharex(adherence)
+    adherence.tick_params(labelbottom=False)
+    trade.errorbar(distances, [row["all"]["share"] for row in rows],
+                   yerr=_reach([row["all"] for row in rows]), fmt="o-", capsize=4,
+                   color=INK, elinewidth=1.5)
+    for row in rows:
+        trade.annotate(f"{row['guidance']:g}", (row["frechet"], row["all"]["share"]),
+                       xytext=(7, 7), textcoords="offset points", fontweight="bold",
+                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+    trade.set_xlabel("Fréchet distance to drawn scenes (left is better)")
+    for axes in (adherence, trade):
+        _as_adherence(axes)
+    trade.set_title("each point a guidance scale", fontweight="normal", fontsize=13)
+    _titled(figure, f"Guidance {best['guidance']:g} follows the prompt best "
+                    f"({_percent(best['all']['share'])}); at {closest['guidance']:g} the pictures "
+                    f"are closest to drawn ones")
+    return figure
+
+
+# Pictures
+
+@rc_context(HOUSE)
+def picture_grid(images: Sequence[Sequence[Image.Image]], row_labels: Sequence[str],
+                 column_labels: Sequence[str], title: str, *, side: float = 1.5) -> Figure:
+    """Rows of pictures, `side` inches each, with labels at the left and on top."""
+    rows, columns = len(images), max(len(row) for row in images)
+    if len(row_labels) != rows or len(column_labels) not in (0, columns):
+        raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
+                         f"{len(row_labels)} and {len(column_labels)}")
+    figure = _figure(side * columns + 1.2, side * rows + 0.8)
+    cells = figure.subplots(rows, columns, squeeze=False)
+    for r, row in enumerate(images):
+        for c in range(columns):
+            _picture(cells[r, c], row[c] if c < len(row) else None)
+        cells[r, 0].set_ylabel(row_labels[r], fontweight="bold")
+    for c, label in enumerate(column_labels):
+        cells[0, c].set_title(_wrapped(label, side), loc="center", fontsize=12,
+                              fontweight="normal")
+    _titled(figure, title)
+    return figure
+
+
+@rc_context(HOUSE)
+def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str, *,
+                 columns: int = 8, side: float = 1.6) -> Figure:
+    """Pictures, `side` inches each, with their captions below."""
+    rows = -(-len(images) // columns)
+    figure = _figure(side * columns, (side + 0.5) * rows + 0.5)
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    pictures = [*images, *[None] * (len(cells) - len(images))]
+    for cell, image in zip(cells, pictures, strict=True):
+        _picture(cell, image)
+    for cell, caption in zip(cells, captions, strict=False):
+        cell.set_xlabel(_wrapped(caption, 1.8 * side), fontsize=8, labelpad=2)
+    _titled(figure, title)
+    return figure
+
+
+def _picture(axes: Axes, image: Image.Image | None) -> None:
+    """One picture without axes; an empty place for None."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if image is not None:
+        axes.imshow(np.asarray(image.convert("RGB")), interpolation="lanczos")

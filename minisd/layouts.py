@@ -1,0 +1,284 @@
+"""The names that others give to the same tensors, and how to tell whose file it is.
+
+Stable Diffusion v1 circulates in two layouts: CompVis's one file with everything, and diffusers'
+folder of parts. Both are renamed to this project's names by the short tables below: each rule is
+a pattern of whole, dot-separated name parts and what replaces it, applied in order. In patterns
+`#` is a number. A test proves that each table maps all 1,130 names one to one.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from minisd.config import TextConfig, UNetConfig, VAEConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+V1_HEADS = 8                    # of the UNet's attentions, the one size that no shape shows
+V1_GROUPS = 32                  # of every GroupNorm
+CLIP_HEAD_WIDTH = 64
+V1_SCALE_FACTOR = 0.18215
+CONTEXT_V2 = 1024               # width of v2's text encoder
+LATENTS_INPAINTING = 9          # input channels of the inpainting UNet: latents, mask, masked
+
+# Hugging Face's CLIP, which CompVis's files contain as well.
+TEXT_RULES: tuple[Rule, ...] = (
+    ("text_encoder.text_model", "text_encoder"),
+    ("embeddings.(token|position)_embedding", r"\1_embedding"),
+    ("text_encoder.encoder.layers", "text_encoder.layers"),
+    ("layer_norm(#)", r"norm\1"),
+    ("final_layer_norm", "final_norm"),
+    ("(q|k|v)_proj", r"to_\1"),
+    ("self_attn.out_proj", "self_attn.to_out"),
+)
+TRANSFORMER_RULES: tuple[Rule, ...] = (
+    ("transformer_blocks.0", "block"),
+    ("attn1", "self_attn"),
+    ("attn2", "cross_attn"),
+    ("to_out.0", "to_out"),
+    ("ff.net.0.proj", "ff.proj_in"),
+    ("ff.net.2", "ff.proj_out"),
+)
+DIFFUSERS_RULES: tuple[Rule, ...] = (
+    *TEXT_RULES,
+    *TRANSFORMER_RULES,
+    ("unet.(down|up)_blocks.(#).resnets.(#)", r"unet.\1.\2.layers.\3.resnet"),
+    ("unet.(down|up)_blocks.(#).attentions.(#)", r"unet.\1.\2.layers.\3.attention"),
+    ("unet.(down|up)_blocks.(#).(?:down|up)samplers.0", r"unet.\1.\2.\1sample"),
+    ("unet.mid_block.resnets.(#)", r"unet.mid.layers.\1.resnet"),
+    ("unet.mid_block.attentions.(#)", r"unet.mid.layers.\1.attention"),
+    ("linear_(#)", r"linear\1"),
+    ("time_emb_proj", "time_proj"),
+    ("conv_shortcut", "shortcut"),
+    ("conv_norm_out", "norm_out"),
+    ("(encoder|decoder).(?:down|up)_blocks", r"\1.levels"),
+    ("(?:down|up)samplers.0", "resample"),
+    ("mid_block.resnets", "mid.resnets"),
+    ("mid_block.attentions.0.group_norm", "mid.attention.norm"),
+    ("mid_block.attentions.0.(to_[qkv]|to_out)", r"mid.attention.self_attn.\1"),
+    ("mid_block.attentions.0.(q|k|v)(?:uery|ey|alue)", r"mid.attention.self_attn.to_\1"),
+    ("mid_block.attentions.0.proj_attn", "mid.attention.self_attn.to_out"),
+)
+BLOCKS_PER_LEVEL = 3            # CompVis numbers through: two ResBlocks and a halving per level
+
+
+def _input_block(match: re.Match[str]) -> str:
+    """input_blocks.n.m: the m-th module of the n-th block on the way down; 0 is conv_in."""
+    number, module = int(match[1]) - 1, int(match[2])
+    if number < 0:
+        return "unet.conv_in"
+    level, layer = divmod(number, BLOCKS_PER_LEVEL)
+    if layer == BLOCKS_PER_LEVEL - 1:
+        return f"unet.down.{level}.downsample"
+    return f"unet.down.{level}.layers.{layer}.{('resnet', 'attention')[module]}"
+
+
+def _output_block(match: re.Match[str]) -> str:
+    level, layer = divmod(int(match[1]), BLOCKS_PER_LEVEL)
+    return f"unet.up.{level}.layers.{layer}.{('resnet', 'attention')[int(match[2])]}"
+
+
+def _upsample(match: re.Match[str]) -> str:
+    return f"unet.up.{int(match[1]) // BLOCKS_PER_LEVEL}.upsample.conv"
+
+
+def _middle_block(match: re.Match[str]) -> str:
+    return "unet.mid." + ("layers.0.resnet", "layers.0.attention", "layers.1.resnet")[int(match[1])]
+
+
+def _decoder_level(match: re.Match[str]) -> str:
+    """CompVis counts the decoder's four levels from the picture, we from the latents."""
+    return f"decoder.levels.{3 - int(match[1])}"
+
+
+COMPVIS_RULES: tuple[Rule, ...] = (
+    ("cond_stage_model.transformer", "text_encoder"),
+    ("model.diffusion_model", "unet"),
+    ("first_stage_model", "vae"),
+    *TEXT_RULES,
+    *TRANSFORMER_RULES,
+    ("unet.input_blocks.(#).0.op", lambda m: f"unet.down.{int(m[1]) // BLOCKS_PER_LEVEL - 1}"
+                                             ".downsample.conv"),
+    ("unet.input_blocks.(#).(#)", _input_block),
+    ("unet.output_blocks.(#).[12].conv", _upsample),
+    ("unet.output_blocks.(#).(#)", _output_block),
+    ("unet.middle_block.(#)", _middle_block),
+    ("unet.time_embed.0", "unet.time_embedding.linear1"),
+    ("unet.time_embed.2", "unet.time_embedding.linear2"),
+    ("in_layers.0", "norm1"),
+    ("in_layers.2", "conv1"),
+    ("emb_layers.1", "time_proj"),
+    ("out_layers.0", "norm2"),
+    ("out_layers.3", "conv2"),
+    ("skip_connection", "shortcut"),
+    ("unet.out.0", "unet.norm_out"),
+    ("unet.out.2", "unet.conv_out"),
+    ("encoder.down.(#)", r"encoder.levels.\1"),
+    ("decoder.up.(#)", _decoder_level),
+    ("levels.(#).block", r"levels.\1.resnets"),
+    ("levels.(#).(?:down|up)sample", r"levels.\1.resample"),
+    ("nin_shortcut", "shortcut"),
+    ("mid.block_1", "mid.resnets.0"),
+    ("mid.block_2", "mid.resnets.1"),
+    ("mid.attn_1.norm", "mid.attention.norm"),
+    ("mid.attn_1.(q|k|v)", r"mid.attention.self_attn.to_\1"),
+    ("mid.attn_1.proj_out", "mid.attention.self_attn.to_out"),
+    ("(encoder|decoder).norm_out", r"\1.norm_out"),
+)
+
+
+def _compile(rules: Iterable[Rule]) -> list[tuple[re.Pattern[str], str | Callable]]:
+    """Patterns that match whole dot-separated parts, with `#` a number."""
+    return [(re.compile(r"(?<![^.])" + pattern.replace(".", r"\.").replace("#", r"\d+")
+                        + r"(?![^.])"), replacement) for pattern, replacement in rules]
+
+
+_COMPILED = {"compvis": _compile(COMPVIS_RULES), "diffusers": _compile(DIFFUSERS_RULES)}
+
+
+def rename(name: str, layout: str) -> str:
+    """A tensor's name in this project; layout is "compvis" or "diffusers".
+
+    Names of diffusers' parts are given with the part in front: "unet.conv_in.weight".
+    """
+    for pattern, replacement in _COMPILED[layout]:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+# Whose file is it?
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a file's names say it is."""
+
+    layout: str                     # "minisd", "compvis" or "diffusers"
+    parts: tuple[str, ...]          # of "text_encoder", "unet", "vae"
+    ema: bool = False               # it holds averaged UNet weights beside the plain ones
+
+
+COMPVIS_PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.",
+                    "text_encoder": "cond_stage_model.transformer."}
+EMA_PREFIX = "model_ema.diffusion_model"
+
+# What is not Stable Diffusion v1, by names that only it has.
+STRANGERS: tuple[tuple[str, str], ...] = (
+    (r"^conditioner\.embedders\.|\.label_emb\.|add_embedding\.", "an SDXL model"),
+    (r"^cond_stage_model\.model\.", "a Stable Diffusion v2 model"),
+    (r"lora_(down|up|A|B)|^lora_", "a LoRA, a small change to a model and no model of its own"),
+    (r"^control_model\.|controlnet_cond_embedding|zero_convs", "a ControlNet"),
+    (r"^(double_blocks|model\.diffusion_model\.double_blocks)\.", "a FLUX model"),
+    (r"joint_blocks\.|^transformer_blocks\.\d+\.attn\.add_", "a Stable Diffusion 3 model"),
+    (r"^string_to_param|^emb_params", "a textual-inversion embedding"),
+)
+
+
+def recognise(shapes: Shapes) -> Recognised:
+    """Which layout and parts these tensors are. Raises ValueError naming what they are instead."""
+    for pattern, what in STRANGERS:
+        stranger = next((name for name in shapes if re.search(pattern, name)), None)
+        if stranger:
+            raise ValueError(f"this is {what} (it holds {stranger}); expected Stable Diffusion v1")
+    parts = tuple(part for part, prefix in COMPVIS_PREFIXES.items()
+                  if any(name.startswith(prefix) for name in shapes))
+    if parts:
+        found = Recognised("compvis", parts, any(n.startswith(EMA_PREFIX) for n in shapes))
+    elif "time_embedding.linear_1.weight" in shapes:
+        found = Recognised("diffusers", ("unet",))
+    elif "encoder.conv_in.weight" in shapes and "quant_conv.weight" in shapes:
+        ours = any(name.startswith("encoder.levels.") for name in shapes)
+        compvis = any(name.startswith("encoder.down.") for name in shapes)
+        found = Recognised("minisd" if ours else "compvis" if compvis else "diffusers", ("vae",))
+    elif any(name.endswith("layers.0.self_attn.q_proj.weight") for name in shapes):
+        found = Recognised("diffusers", ("text_encoder",))
+    elif "layers.0.self_attn.to_q.weight" in shapes:
+        found = Recognised("minisd", ("text_encoder",))
+    elif "time_embedding.linear1.weight" in shapes:
+        found = Recognised("minisd", ("unet",))
+    else:
+        some = ", ".join(sorted(shapes)[:3]) or "no tensors at all"
+        raise ValueError(f"these are not the weights of a Stable Diffusion v1 network ({some}, "
+                         f"...); expected CompVis's or diffusers' names")
+    return found
+
+
+def to_ours(shapes: Shapes, found: Recognised) -> dict[str, str]:
+    """Our name of every tensor that belongs to the model -> its name in the file.
+
+    Left out are what is no weight: the schedule's buffers, position_ids, optimiser states. Where
+    there are averaged UNet weights they are taken in place of the plain ones, so that a full file
+    and its ema-only sister paint the same picture.
+    """
+    named: dict[str, str] = {}
+    for name in shapes:
+        if name.endswith("position_ids"):
+            continue
+        if found.layout == "compvis" and len(found.parts) and "." in name:
+            source = name
+            if not any(name.startswith(prefix) for prefix in COMPVIS_PREFIXES.values()):
+                if found.parts != ("vae",) or name.startswith(("loss.", "model_ema.")):
+                    continue
+                source = COMPVIS_PREFIXES["vae"] + name         # a VAE in a file of its own
+            if source.startswith("cond_stage_model.transformer.") and ".text_model." not in source:
+                source = source.replace(".transformer.", ".transformer.text_model.", 1)
+            averaged = EMA_PREFIX + name.removeprefix(COMPVIS_PREFIXES["unet"]).replace(".", "")
+            named[rename(source, "compvis")] = averaged if averaged in shapes else name
+        elif found.layout == "diffusers":
+            part = found.parts[0]
+            source = name
+            if part == "text_encoder" and not name.startswith("text_model."):
+                source = f"text_model.{name}"
+            named[rename(f"{part}.{source}", "diffusers")] = name
+        else:
+            named[f"{found.parts[0]}.{name}"] = name
+    return named
+
+
+# What size is it? `shapes` with our names, part in front.
+
+def read_text_config(shapes: Shapes) -> TextConfig:
+    """The text encoder's sizes, read off its tensors."""
+    vocab, width = shapes["text_encoder.token_embedding.weight"]
+    length = shapes["text_encoder.position_embedding.weight"][0]
+    return TextConfig(vocab, width, _count(shapes, r"text_encoder\.layers\.(\d+)\."),
+                      max(1, width // CLIP_HEAD_WIDTH), length)
+
+
+def read_vae_config(shapes: Shapes) -> VAEConfig:
+    """The VAE's sizes, read off its tensors; the scale factor is v1's."""
+    levels = _count(shapes, r"vae\.encoder\.levels\.(\d+)\.")
+    channels = tuple(shapes[f"vae.encoder.levels.{i}.resnets.0.conv1.weight"][0]
+                     for i in range(levels))
+    layers = _count(shapes, r"vae\.encoder\.levels\.0\.resnets\.(\d+)\.")
+    return VAEConfig(channels, layers, V1_GROUPS, V1_SCALE_FACTOR,
+                     shapes["vae.post_quant_conv.weight"][0])
+
+
+def read_unet_config(shapes: Shapes) -> UNetConfig:
+    """The UNet's sizes, read off its tensors; the number of heads is v1's.
+
+    Raises ValueError for the UNets of other models with v1's names.
+    """
+    latent_channels = shapes["unet.conv_in.weight"][1]
+    if latent_channels == LATENTS_INPAINTING:
+        raise ValueError("this is an inpainting model (its UNet takes 9 channels); expected plain "
+                         "Stable Diffusion v1, which inpaints through sd.inpaint as well")
+    if len(shapes.get("unet.mid.layers.0.attention.proj_in.weight", ())) == 2:
+        raise ValueError("this is a Stable Diffusion v2 or SDXL model (its projections are "
+                         "linear); expected v1")
+    levels = _count(shapes, r"unet\.down\.(\d+)\.")
+    context = shapes["unet.mid.layers.0.attention.block.cross_attn.to_k.weight"][1]
+    if context == CONTEXT_V2:
+        raise ValueError("this is a Stable Diffusion v2 model (its context is 1024 wide); "
+                         "expected v1")
+    return UNetConfig(
+        tuple(shapes[f"unet.down.{i}.layers.0.resnet.conv1.weight"][0] for i in range(levels)),
+        tuple(f"unet.down.{i}.layers.0.attention.norm.weight" in shapes for i in range(levels)),
+        _count(shapes, r"unet\.down\.0\.layers\.(\d+)\."), V1_HEADS, context, V1_GROUPS,
+        latent_channels)
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many different numbers the pattern's group takes."""
+    return len({match[1] for match in map(re.compile(pattern).match, shapes) if match})

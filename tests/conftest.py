@@ -1,0 +1,49 @@
+"""What all tests share: tiny networks, no two sizes alike; seeds; two threads; no downloads."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers or diffusers can be imported
+
+import pytest
+import torch
+
+from minisd.config import (
+    Config,
+    ImageTowerConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
+)
+from minisd.diffusion import Schedule, make_schedule
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+# No two axes of one tensor agree in length, so a swapped axis fails; widths divide by their heads
+# and groups. Test inputs keep clear of these sizes too: batches of 3 or 4, latents of 7x9 or 5x11.
+TINY = Config(
+    name="tiny",
+    text=TextConfig(vocab_size=59, width=21, layers=2, heads=3, max_length=13, projection_dim=17),
+    vae=VAEConfig(channels=(8, 16, 20, 28), layers_per_block=1, groups=4, scale_factor=0.7,
+                  latent_channels=5),
+    unet=UNetConfig(channels=(12, 18, 30), attention=(True, False, True), layers_per_block=1,
+                    heads=2, context_dim=21, groups=6, latent_channels=5),
+    image_size=48,
+    image_tower=ImageTowerConfig(image_size=20, patch_size=5, width=24, layers=3, heads=4,
+                                 projection_dim=17),
+)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> Config:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def schedule() -> Schedule:
+    """v1's and toyworld's."""
+    return make_schedule(TINY.schedule)

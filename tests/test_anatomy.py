@@ -1,0 +1,290 @@
+"""Counts and costs: exact at v1's published sizes, torch's own counter everywhere, no weights."""
+
+import functools
+import itertools
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from conftest import TINY
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from minisd import anatomy
+from minisd.anatomy import BlockCost, cost, summary
+from minisd.attention import AttentionTap, FeedForward
+from minisd.clip import CLIP, CLIPTextTransformer
+from minisd.config import TOYWORLD, V1, Config, ScheduleConfig, TextConfig, UNetConfig
+from minisd.pipeline import StableDiffusion
+from minisd.resblock import ResBlock
+from minisd.unet import UNet
+from minisd.vae import VAE
+
+NARROWING = Config(                 # another topology: two levels, text at the lower one only
+    name="narrowing", image_size=40, schedule=ScheduleConfig(timesteps=7),
+    text=TextConfig(vocab_size=31, width=10, layers=1, heads=5, max_length=19),
+    vae=replace(TINY.vae, channels=(8, 12), layers_per_block=3),
+    unet=UNetConfig(channels=(30, 18), attention=(False, True), layers_per_block=2, heads=3,
+                    context_dim=10, groups=3, latent_channels=5))
+CONFIGS = (V1, TOYWORLD, TINY, NARROWING)
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+
+
+@functools.cache
+def empty(config: Config) -> StableDiffusion:
+    """Shapes without memory."""
+    with torch.device("meta"):
+        return StableDiffusion(config)
+
+
+@functools.cache
+def costs(config: Config) -> list[BlockCost]:
+    """Of a picture of the default size."""
+    return cost(empty(config))
+
+
+def totals(rows: list[BlockCost]) -> dict[str, tuple[int, int]]:
+    """Parameters and FLOPs of each part."""
+    return {part: (sum(row.parameters for row in own), sum(row.flops for row in own))
+            for part in dict.fromkeys(row.part for row in rows)
+            for own in [[row for row in rows if row.part == part]]}
+
+
+# What a model is
+
+def test_v1_has_its_published_parameters() -> None:
+    content = summary(empty(V1))
+    assert content.parameters == 1_066_235_307
+    assert {name: (part.parameters, part.arrays) for name, part in content.parts.items()} == {
+        "text_encoder": (123_060_480, 196),
+        "unet": (859_520_964, 686),
+        "vae": (83_653_863, 248),
+        "encoder": (34_163_664, 108),           # 34,163,592 + quant conv 72
+        "decoder": (49_490_199, 140)}           # 49,490,179 + post-quant conv 20
+    assert len(content.arrays) == 1_130
+
+
+def test_v1s_unet_has_its_published_layers() -> None:
+    published = {"Conv2d": 98, "Linear": 184, "GroupNorm": 61, "LayerNorm": 48, "ResBlock": 22,
+                 "SpatialTransformer": 16, "Attention": 32, "FeedForward": 16}
+    inside, alone = summary(empty(V1)).parts["unet"].layers, summary(empty(V1).unet).layers
+    assert inside == alone
+    assert {kind: alone[kind] for kind in published} == published
+
+
+@each_config
+def test_what_is_counted_is_all_there_is(config: Config) -> None:
+    sd = empty(config)
+    content = summary(sd)
+    assert {a.name: a.shape for a in content.arrays} == {
+        name: tuple(value.shape) for name, value in sd.state_dict().items()}
+    assert all(a.parameters == sd.get_parameter(a.name).numel() for a in content.arrays)
+    parts = content.parts
+    assert [(p.name, p.inside) for p in parts.values()] == [
+        ("text_encoder", ""), ("unet", ""), ("vae", ""), ("encoder", "vae"), ("decoder", "vae")]
+    for whole, halves in (("vae", ["encoder", "decoder"]), (None, ["text_encoder", "unet", "vae"])):
+        total = parts[whole] if whole else content
+        assert total.parameters == sum(parts[half].parameters for half in halves)
+        for kind, count in total.layers.items():
+            assert count == sum(parts[half].layers.get(kind, 0) for half in halves), kind
+    for layer in (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.Embedding, ResBlock):
+        assert content.layers[layer.__name__] == sum(isinstance(m, layer) for m in sd.modules())
+
+
+def test_parts_of_a_part() -> None:
+    sd = empty(TINY)
+    assert list(summary(sd.vae).parts) == ["encoder", "decoder"]
+    assert summary(sd.vae).parts["encoder"].parameters == summary(sd).parts["encoder"].parameters
+    assert list(summary(sd.unet).parts) == ["time_embedding", "conv_in", "down", "mid", "up",
+                                            "norm_out", "conv_out"]
+    for part in (sd.text_encoder, sd.unet, sd.vae, sd.vae.decoder, sd.unet.mid):
+        content = summary(part)
+        assert content.parameters == sum(p.numel() for p in part.parameters())
+        assert content.model == type(part).__name__
+
+
+def test_any_module_has_a_summary() -> None:
+    assert TINY.image_tower is not None
+    clip = summary(CLIP(TINY.text, TINY.image_tower))       # with memory; holds an array itself
+    assert list(clip.parts) == ["logit_scale", "text", "image", "text_projection",
+                                "image_projection"]
+    assert clip.parts["logit_scale"].parameters == 1
+    assert summary(nn.Linear(3, 5)).parameters == 20
+    assert summary(FeedForward(3)).layers == {"Linear": 2}
+    with pytest.raises(ValueError, match="no parameters"):
+        summary(nn.Identity())
+
+
+# What a model does
+
+def test_v1_costs_what_is_published() -> None:
+    """At 512 x 512, to the last published digit, and exactly as torch counts them."""
+    rows = costs(V1)
+    assert totals(rows) == {
+        "text_encoder": (123_060_480, 13_298_503_680),
+        "unet": (859_520_964, 803_273_441_280),             # 0.803 TFLOP
+        "encoder": (34_163_664, 1_116_658_466_816),         # 1.117 TFLOP
+        "decoder": (49_490_199, 2_514_518_933_504)}         # 2.515 TFLOP
+    shapes = {row.name: row.output_shape for row in rows}
+    assert shapes["text_encoder.final_norm"] == (1, 77, 768)
+    assert shapes["unet.time_embedding"] == (1, 1280)
+    assert shapes["unet.mid.layers.0.attention"] == (1, 1280, 8, 8)
+    assert shapes["unet.conv_out"] == (1, 4, 64, 64)
+    assert shapes["vae.quant_conv"] == (1, 8, 64, 64)
+    assert shapes["vae.decoder.conv_out"] == (1, 3, 512, 512)
+
+
+def test_a_convolution_and_an_attention_by_hand() -> None:
+    rows = {row.name: row for row in costs(V1)}
+    assert rows["unet.conv_in"].flops == 2 * (4 * 3 * 3) * (320 * 64 * 64)
+    d, n, m = 1280, 8 * 8, 77
+    convolutions = 2 * (2 * d * d * n)
+    self_attention = 4 * (2 * d * d * n) + 2 * (2 * n * n * d)
+    cross_attention = 2 * (2 * d * d * n) + 2 * (2 * 768 * d * m) + 2 * (2 * n * m * d)
+    feed_forward = 2 * d * 8 * d * n + 2 * 4 * d * d * n
+    assert rows["unet.mid.layers.0.attention"].flops == (
+        convolutions + self_attention + cross_attention + feed_forward)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@each_config
+def test_every_block_costs_what_torch_counts(config: Config, batch: int) -> None:
+    """Odd latent sizes and few tokens, block by block."""
+    sd, tokens, (h, w) = empty(config), 11, (7, 9)
+    rows = cost(sd, latent_size=(h, w), tokens=tokens, batch=batch)
+    factor, channels = config.vae.downscale, config.vae.latent_channels
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        sd.text_encoder(torch.zeros(batch, tokens, dtype=torch.long))
+        sd.unet(torch.empty(batch, channels, h, w), torch.empty(batch),
+                torch.empty(batch, tokens, config.unet.context_dim))
+        sd.vae.encode(torch.empty(batch, 3, factor * h, factor * w))
+        sd.vae.decode(torch.empty(batch, channels, h, w))
+    assert sum(row.flops for row in rows) == counter.get_total_flops()
+    # torch names a module from the class of the first one called: UNet.down.0, Encoder.levels.0
+    counted = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    roots = {"text_encoder.": "CLIPTextTransformer.", "unet.": "UNet.",
+             "vae.encoder.": "Encoder.", "vae.decoder.": "Decoder."}
+    for row, (ours, theirs) in itertools.product(rows, roots.items()):
+        if row.name.startswith(ours):
+            assert row.flops == counted.get(theirs + row.name.removeprefix(ours), 0), row.name
+
+
+@each_config
+def test_blocks_are_disjoint_and_together_everything(config: Config) -> None:
+    sd, content = empty(config), summary(empty(config))
+    rows = costs(config)
+    for part, (parameters, _) in totals(rows).items():
+        assert parameters == content.parts[part].parameters
+    for row in rows:
+        block = sd.get_submodule(row.name)
+        assert row.kind == type(block).__name__
+        assert row.parameters == sum(p.numel() for p in block.parameters())
+    assert [row.name for row in rows if row.output_shape is None] == [
+        "text_encoder.position_embedding"]
+    side = config.image_size // config.vae.downscale
+    last = {row.part: row.output_shape for row in rows}
+    assert last == {
+        "text_encoder": (1, config.text.max_length, config.text.width),
+        "unet": (1, config.unet.latent_channels, side, side),
+        "encoder": (1, 2 * config.vae.latent_channels, side, side),
+        "decoder": (1, 3, config.image_size, config.image_size)}
+
+
+def test_rows_come_in_the_order_of_running() -> None:
+    """Also where modules are declared in another: the VAE's attention between its ResBlocks."""
+    names = [row.name for row in cost(empty(TINY).vae, latent_size=(2, 2))]
+    middle = [name for name in names if name.startswith("decoder.mid")]
+    assert middle == ["decoder.mid.resnets.0", "decoder.mid.attention", "decoder.mid.resnets.1"]
+    assert names.index("post_quant_conv") < names.index("decoder.conv_in")
+
+
+def test_parts_by_themselves_cost_the_same() -> None:
+    sd, side, whole = empty(TINY), (6, 6), totals(costs(TINY))
+    assert totals(cost(sd.unet, latent_size=side, tokens=13)) == {"unet": whole["unet"]}
+    assert cost(sd.unet, latent_size=side) == cost(sd.unet, latent_size=side, tokens=77)
+    assert totals(cost(sd.text_encoder)) == {"text_encoder": whole["text_encoder"]}
+    assert totals(cost(sd.vae, latent_size=side)) == {
+        part: whole[part] for part in ("encoder", "decoder")}
+
+
+@pytest.mark.parametrize("network", [
+    UNet(TINY.unet), VAE(TINY.vae), CLIPTextTransformer(TINY.text).bfloat16(),
+    StableDiffusion(TINY)], ids=lambda network: type(network).__name__)
+def test_a_model_with_weights_is_left_alone(network: anatomy.Network | StableDiffusion) -> None:
+    """Neither run, nor changed, nor left with hooks; a listener hears nothing."""
+    def listener(weights: Tensor) -> None:
+        raise AssertionError("the model was run")
+
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for module in network.modules():
+        if isinstance(module, AttentionTap):
+            module.listeners.append(listener)
+    rows, build = cost(network, latent_size=(3, 5)), cast(Any, type(network))
+    with torch.device("meta"):
+        assert rows == cost(build(network.config), latent_size=(3, 5))
+    assert summary(network).parameters == sum(row.parameters for row in rows)
+    assert not any(module._forward_hooks for module in network.modules())
+    for name, value in network.state_dict().items():
+        assert value.device.type == "cpu" and torch.equal(value, before[name])
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    sd = empty(TINY)
+    with pytest.raises(TypeError, match="got Decoder: pass the network"):
+        cost(sd.vae.decoder)  # type: ignore[arg-type]
+    for network in (sd.unet, sd.vae):
+        with pytest.raises(ValueError, match="latent_size is missing.*by itself"):
+            cost(network)
+    with pytest.raises(ValueError, match="at least 1"):
+        cost(sd, latent_size=(0, 4))
+    with pytest.raises(ValueError, match="at least 1"):
+        cost(sd, tokens=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        cost(sd, batch=-2)
+    with pytest.raises(ValueError, match="n up to 13"):
+        cost(sd, tokens=14)
+
+
+# As text
+
+def test_a_summary_prints_its_totals() -> None:
+    lines = [line.split() for line in str(summary(empty(V1))).splitlines()]
+    assert "1,066,235,307 parameters in 1,130 arrays" in str(summary(empty(V1)))
+    for line in (["unet", "686", "859,520,964", "80.6%"], ["encoder", "108", "34,163,664", "3.2%"],
+                 ["total", "1,130", "1,066,235,307", "100.0%"],
+                 ["Conv2d", "0", "98", "28", "36", "162"],
+                 ["Attention", "12", "32", "1", "1", "46"]):
+        assert line in lines
+
+
+def test_columns_stand_under_each_other() -> None:
+    table = anatomy.cost_table(costs(TOYWORLD)).split("\n\n")[1].splitlines()
+    assert table[0].split() == ["unet", "type", "output", "parameters", "MFLOP", "share"]
+    assert table[-1].split()[0] == "total" and "13,484,068" in table[-1]
+    assert len({len(line) for line in table}) == 1      # the last column ends flush
+    kind = table[0].index("type")
+    assert all(line[kind - 1] == " " != line[kind] for line in table[:-1])
+
+
+@each_config
+def test_info_tells_all(config: Config) -> None:
+    text = anatomy.info(config)
+    for part in (config.name + "\n", str(summary(empty(config))),
+                 anatomy.cost_table(costs(config))):
+        assert part in text
+    if config is V1:
+        assert "unet 0.803 TFLOP, encoder 1.117 TFLOP, decoder 2.515 TFLOP" in text
+        assert "786,432 numbers" in text and "16,384 numbers, 48 times fewer" in text
+        assert "2 x text_encoder + 100 x unet + 1 x decoder = 82.868 TFLOP" in text
+
+
+def test_info_lists_every_array_on_request() -> None:
+    brief, full = anatomy.info(TINY), anatomy.info(TINY, arrays=True)
+    assert full.startswith(brief)
+    listed = full.removeprefix(brief).split("\n", 3)
+    assert listed[2].split() == ["array", "shape", "parameters"]
+    lines = [line.split("  ") for line in listed[3].splitlines()]
+    assert [line[0] for line in lines] == list(empty(TINY).state_dict())
+    assert sum(int(line[-1].replace(",", "")) for line in lines) == (
+        summary(empty(TINY)).parameters)

@@ -1,0 +1,514 @@
+"""The training: the same weights on one process or two, uninterrupted or killed, and its parts."""
+
+import csv
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from parity import relative_error
+from safetensors.torch import load_file
+from tiny_training import RECIPE, TOY, fit
+from torch import Tensor, nn
+
+import minisd
+from minisd import checkpoint
+from minisd.diffusion import make_schedule
+from minisd.toyworld import data, latents, loop, train, train_clip, train_unet, train_vae
+from minisd.toyworld.recipe import Part
+from minisd.toyworld.scenes import HIDDEN, Scene, is_held_out
+from minisd.vae import VAE
+
+PARTS = ("vae", "clip", "unet_small", "unet")
+SPLIT_TOLERANCE = 1e-5      # float32 sums in another order, through a few steps of Adam
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plain_arithmetic() -> Iterator[None]:
+    """float32 on the CPU, so that results are comparable to the last digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "autocast", tiny_training.exact)
+        patch.setattr(loop, "device", lambda: torch.device("cpu"))
+        yield
+
+
+def state(folder: Path, name: str) -> dict:
+    return torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+def joined(tensors) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def assert_identical(a: object, b: object) -> None:
+    """Nested dictionaries and lists of tensors, to the last bit."""
+    if isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys()
+        for key in a:
+            assert_identical(a[key], b[key])
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A folder in which this process trained every part, without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    for part in ("vae", "clip", "unet"):
+        fit(folder, part)
+    return folder
+
+
+# One process or two
+
+@pytest.fixture(scope="module")
+def shared(whole, tmp_path_factory) -> Path:
+    """The same by two gloo processes under torchrun, each part stopped once on the way.
+
+    The UNet stands on the first folder's VAE and CLIP, or their tiny differences would add up.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    for name in ("vae.pt", "clip.pt"):
+        (folder / "unet").mkdir(exist_ok=True)
+        shutil.copy(whole / name, folder / "unet")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         tiny_training.__file__, folder, "vae", folder, "clip", folder / "unet", "unet"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for path in (folder / "unet").glob("unet*.pt"):
+        path.rename(folder / path.name)
+    return folder
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_two_processes_take_the_same_steps_as_one(whole, shared, name):
+    one, two = state(whole, name), state(shared, name)
+    assert one["step"] == two["step"] == getattr(RECIPE, name).steps
+    for net in ("model", "average"):
+        assert relative_error(joined(two[net].values()),
+                              joined(one[net].values())) < SPLIT_TOLERANCE
+    gradients = [joined(s["exp_avg"] for s in x["optimiser"]["state"].values()) for x in (two, one)]
+    assert relative_error(*gradients) < SPLIT_TOLERANCE
+
+
+def test_the_training_moves_every_part(whole):
+    """Or the comparison above would compare two starts."""
+    for name in PARTS:
+        trained = state(whole, name)
+        untouched = [key for key, s in trained["optimiser"]["state"].items()
+                     if not s["exp_avg"].any()]
+        assert len(untouched) <= 1 + name.startswith("unet"), untouched
+        assert relative_error(joined(trained["average"].values()),
+                              joined(trained["model"].values())) > 1e-5
+
+
+def test_a_share_is_every_world_th_sample():
+    batch = torch.arange(6)
+    parts = [loop.Share(rank, 3).of(batch) for rank in range(3)]
+    assert [p.tolist() for p in parts] == [[0, 3], [1, 4], [2, 5]]
+    assert torch.equal(loop.Share().of(batch), batch)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="4 processes cannot share a batch of 6 evenly"):
+        loop.Fit("x", nn.Linear(1, 1), Part(1, 6, 1e-3), no_loss, tmp_path, share=loop.Share(0, 4))
+
+
+def test_processes_that_do_not_see_one_folder_are_told(tmp_path, monkeypatch):
+    one = linear_fit(tmp_path, Part(steps=2, batch=4, lr=1e-3))
+    monkeypatch.setattr(one, "_first_of", lambda value: 7)
+    with pytest.raises(RuntimeError, match="at step 0 here and at step 7 in the first process"):
+        one.resume()
+
+
+# One gradient step
+
+def no_loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
+    raise AssertionError("not to be called")
+
+
+def linear_fit(folder: Path, part: Part, *, name: str = "linear",
+               spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss) -> loop.Fit:
+    """Least squares on 16 fixed samples; micro-batch i takes the i-th `part.batch` of them."""
+    torch.manual_seed(1)
+    model = nn.Linear(5, 3)
+    x, y = torch.randn(16, 5), torch.randn(16, 3)
+
+    def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
+        start = g.initial_seed() % 64 * part.batch
+        rows = slice(start, start + part.batch)
+        value = (model(x[rows]) - y[rows]).square().mean()
+        return {"loss": spoil(fitted.step, value), "first": x[rows][0, 0]}
+
+    fitted = loop.Fit(name, model, part, loss, folder)
+    return fitted
+
+
+def test_two_micro_batches_of_8_are_one_batch_of_16(tmp_path):
+    part = Part(steps=3, batch=16, lr=1e-2)
+    at_once = linear_fit(tmp_path, part, name="at_once")
+    in_two = linear_fit(tmp_path, replace(part, batch=8, accumulate=2), name="in_two")
+    for _ in range(part.steps):
+        a, b = at_once.take_step(), in_two.take_step()
+        assert math.isclose(a["loss"], b["loss"], rel_tol=1e-6)
+        assert math.isclose(a["gradient_norm"], b["gradient_norm"], rel_tol=1e-5)
+    assert relative_error(in_two.model.weight, at_once.model.weight) < 1e-6
+
+
+def test_the_generators_of_all_micro_batches_differ():
+    draws = {tuple(torch.randint(2**31, (4,), generator=loop.generator(seed, step, micro)).tolist())
+             for seed in (0, 1) for step in range(20) for micro in range(3)}
+    assert len(draws) == 2 * 20 * 3
+    first, again = (torch.randn(5, generator=loop.generator(3, 14, 1)) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_the_learning_rate_rises_stays_and_falls_along_a_cosine():
+    part = Part(steps=100, batch=1, lr=0.5, warmup=10, cooldown=40)
+    rates = [loop.learning_rate(part, step) for step in range(part.steps)]
+    assert rates[:10] == pytest.approx([0.05 * (i + 1) for i in range(10)])
+    assert set(rates[10:61]) == {0.5}
+    assert rates[60:] == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 40)) for i in range(40)])
+    constant = replace(part, cooldown=0, warmup=0)
+    assert {loop.learning_rate(constant, step) for step in range(100)} == {0.5}
+
+
+def test_the_average_follows_the_formula(tmp_path):
+    fitted = linear_fit(tmp_path, Part(steps=40, batch=16, lr=1e-2, ema=0.7))
+    expected = fitted.model.weight.detach().double().clone()
+    for step in range(1, 41):
+        fitted.take_step()
+        decay = min(0.7, step / (step + 10))
+        expected = decay * expected + (1 - decay) * fitted.model.weight.detach().double()
+    assert relative_error(fitted.average.weight.double(), expected) < 1e-6
+    assert not fitted.average.weight.requires_grad and not fitted.average.training
+
+
+def test_networks_have_no_buffers_that_the_average_would_miss():
+    assert not list(minisd.StableDiffusion(tiny_training.config()).buffers())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_it_does_harm(tmp_path, bad):
+    fitted = linear_fit(tmp_path, Part(steps=9, batch=16, lr=1e-2),
+                        spoil=lambda step, loss: loss * bad if step == 4 else loss)
+    for _ in range(4):
+        fitted.take_step()
+    before = fitted.model.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"linear: the gradient is (nan|inf) at step 4;"):
+        fitted.take_step()
+    assert torch.equal(fitted.model.weight, before)
+
+
+def test_metrics_become_one_row_per_step(tmp_path):
+    fitted = linear_fit(tmp_path, Part(steps=5, batch=16, lr=1e-2, warmup=2))
+    fitted.run()
+    rows = list(csv.DictReader((tmp_path / "linear.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert list(rows[0]) == ["step", "loss", "first", "gradient_norm", "lr", "images_per_second"]
+    assert [float(row["lr"]) for row in rows] == [0.005, 0.01, 0.01, 0.01, 0.01]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_sheets_are_drawn_on_time_and_resumed_runs_append_to_the_metrics(tmp_path):
+    def again() -> loop.Fit:
+        fitted = linear_fit(tmp_path, Part(steps=6, batch=16, lr=1e-2))
+        fitted.sheet, fitted.sheet_every = Path.touch, 2
+        return fitted
+
+    again().run(minutes=0)
+    assert state(tmp_path, "linear")["step"] == 1
+    again().run()
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == [
+        "linear-000002.png", "linear-000004.png", "linear-000006.png"]
+    rows = list(csv.DictReader((tmp_path / "linear.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+# Stopped, killed, started over
+
+@pytest.mark.parametrize("part", ["vae", "clip", "unet"])
+def test_a_run_stopped_after_every_step_ends_with_the_same_weights(whole, tmp_path, part):
+    for name in ("vae.pt", "clip.pt") if part == "unet" else ():
+        shutil.copy(whole / name, tmp_path)
+    names = [name for name in PARTS if name.startswith(part)]
+    for _ in range(sum(getattr(RECIPE, name).steps for name in names)):
+        fit(tmp_path, part, minutes=0)
+    for name in names:
+        assert_identical(state(tmp_path, name), state(whole, name))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Fresh processes that fork from one with torch loaded, so that they start quickly."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["minisd.toyworld.train"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def unharmed(processes, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("unharmed")
+    assert live(processes, folder) == 0
+    return state(folder, "toy")
+
+
+def live(processes, folder: Path, die_at: str = "") -> int:
+    process = processes.Process(target=tiny_training.run_toy, args=(folder, die_at))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(processes, unharmed, tmp_path):
+    rng, kills, step = random.Random(5), 0, 0
+    path = tmp_path / "toy.pt"
+    while kills < 5:
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        process = processes.Process(target=tiny_training.run_toy, args=(tmp_path,))
+        process.start()
+        while process.is_alive() and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.03))
+        process.kill()
+        process.join(60)
+        kills += 1
+        reached = state(tmp_path, "toy")["step"]
+        assert reached >= step
+        step = reached
+        if process.exitcode == 0:
+            break
+    assert kills >= 2, "the machine is too fast for this test: raise TOY.steps"
+    assert live(processes, tmp_path) == 0
+    assert_identical(state(tmp_path, "toy"), unharmed)
+
+
+@pytest.mark.parametrize(("die_at", "left"), [("half", -1), ("written", -1), ("replaced", 0)])
+def test_a_kill_during_a_save_leaves_the_old_checkpoint_or_the_new_one(
+        processes, unharmed, tmp_path, die_at, left):
+    assert live(processes, tmp_path, die_at) == -9
+    assert state(tmp_path, "toy")["step"] == tiny_training.DYING_STEP + left
+    assert live(processes, tmp_path) == 0
+    assert_identical(state(tmp_path, "toy"), unharmed)
+
+
+def test_a_finished_run_is_not_run_again(whole, tmp_path):
+    shutil.copy(whole / "clip.pt", tmp_path)
+    fit(tmp_path, "clip")
+    assert_identical(state(tmp_path, "clip"), state(whole, "clip"))
+    assert not (tmp_path / "clip.csv").exists()
+
+
+def test_training_can_start_from_given_weights(whole, tmp_path):
+    for name in ("vae.pt", "clip.pt"):
+        shutil.copy(whole / name, tmp_path)
+    start = {key: value.clone() for key, value in state(whole, "unet")["average"].items()}
+    fit(tmp_path, "unet", minutes=0, start=start)
+    assert not (tmp_path / "unet_small.pt").exists()        # the small stage is skipped
+    after = state(tmp_path, "unet")
+    moved = relative_error(joined(after["model"].values()), joined(start.values()))
+    assert after["step"] == 1 and 0 < moved < 0.05          # one step of half the learning rate
+
+
+def test_what_is_exported_loads_paints_and_can_be_started_from(whole, tmp_path, monkeypatch):
+    folder, shipped = tmp_path / "run", tmp_path / "shipped"
+    shutil.copytree(whole, folder)
+    tiny_training.write_shipped(folder)
+    checkpoint.write_config(folder, replace(tiny_training.config(), name="exported"))
+    train.export(folder, shipped)
+    sd = minisd.load(shipped, device="cpu", dtype="float32")
+    assert sd.config.name == "exported"
+    assert sd.text_to_image("a red car", steps=5, seed=0)[0].size == (48, 48)
+    average = state(whole, "unet")["average"]
+    assert relative_error(joined(sd.unet.state_dict().values()),
+                          joined(average.values())) < 1e-3          # float16 on disk
+    assert load_file(shipped / "clip.safetensors").keys() == state(whole, "clip")["model"].keys()
+    monkeypatch.setattr(train, "SHIPPED", shipped)
+    for part in ("vae", "clip", "unet"):
+        start = train.shipped(part)
+        assert {value.dtype for value in start.values()} == {torch.float32}
+        fit(tmp_path / "again" / part, part, minutes=0, start=start) if part != "unet" else None
+
+
+def test_a_part_that_was_never_trained_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vae\.pt is missing: run .*train vae`"):
+        fit(tmp_path, "unet")
+
+
+# The VAE's part
+
+def test_random_crops_depend_on_the_generator_alone():
+    images = data.pictures(range(4), size=48)
+    draw = [train_vae.random_crops(images, 9, 24, torch.Generator().manual_seed(s))
+            for s in (1, 1, 2)]
+    assert draw[0].shape == (9, 3, 24, 24) and draw[0].abs().max() <= 1
+    assert torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
+
+
+def test_random_crops_are_parts_of_scenes_and_now_and_then_whole_ones():
+    images = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
+    crops = train_vae.random_crops(images, 8, 8, torch.Generator().manual_seed(0))
+    scenes = data.to_tensor(images)
+    windows = scenes.unfold(2, 8, 1).unfold(3, 8, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    halves = torch.nn.functional.avg_pool2d(scenes, 2)
+    for i, crop in enumerate(crops):
+        candidates = halves if i % train_vae.WHOLE_SHARE == 0 else windows
+        assert any(torch.allclose(crop, c, atol=1e-6) for c in candidates)
+
+
+def test_errors_of_pictures_by_hand():
+    a, b = torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+    assert train_vae.edge_error(a, b) == 1.0                # 1 across, 0 down
+    assert train_vae.psnr(a, b).item() == pytest.approx(-10 * math.log10(0.5 / 4), abs=1e-5)
+    assert train_vae.psnr(b + 9, b + 9).isfinite().all()
+
+
+# The latents
+
+@pytest.fixture(scope="module")
+def vae() -> VAE:
+    torch.manual_seed(3)
+    return VAE(tiny_training.config().vae).eval().requires_grad_(False)
+
+
+def test_encoded_scenes_are_what_the_encoder_says(vae, monkeypatch):
+    monkeypatch.setattr(latents, "BATCH", 2)
+    images = data.pictures(range(5), size=24)
+    found = latents.encode(vae, images)
+    expected = vae.encode(data.to_tensor(images))
+    assert found.shape == (5, 2, 5, 3, 3) and found.dtype == torch.float16
+    assert relative_error(found[:, 0].float(), expected.mean) < 1e-3        # float16
+    assert relative_error(found[:, 1].float(), expected.std) < 1e-3
+
+
+def test_encoded_scenes_are_kept_for_these_weights_only(vae, tmp_path, monkeypatch):
+    def cached(net: VAE) -> Tensor:
+        return latents.cached(net, tmp_path, 3, size=24, seed=0, share=loop.Share())
+
+    first = cached(vae)
+    other = VAE(vae.config).eval()
+    assert not torch.equal(cached(other), first)
+    monkeypatch.setattr(latents, "encode", None)
+    assert torch.equal(cached(vae), first)
+
+
+def test_the_measured_scale_gives_unit_variance():
+    g = torch.Generator().manual_seed(0)
+    mean = 3 * torch.randn(500, 4, 8, 8, generator=g) + torch.arange(4).view(4, 1, 1)
+    std = torch.rand(500, 4, 8, 8, generator=g) * 2
+    samples = mean + std * torch.randn(mean.shape, generator=g)
+    scale = latents.measure_scale(torch.stack([mean, std], 1))
+    assert (samples * scale).std().item() == pytest.approx(1, abs=0.01)
+    assert scale == round(scale, 5)
+
+
+# CLIP's part
+
+def differences(a: Scene, b: Scene) -> list[str]:
+    """In which respects two scenes differ."""
+    found = ["background"] * (a.background != b.background)
+    (places_a, places_b) = ([(t.x, t.y, t.size) for t in s.things] for s in (a, b))
+    if (places_a, a.relation) != (places_b, b.relation):
+        assert places_a == places_b[::-1] and a.relation == train_clip.INVERSE[b.relation]
+        found.append("places")
+    for respect in ("colour", "kind"):
+        (mine, theirs) = ([getattr(t, respect) for t in s.things] for s in (a, b))
+        changed = sum(x != y for x, y in zip(mine, theirs, strict=True))
+        if changed == 2:
+            assert respect == "colour" and mine == theirs[::-1]
+        found += [respect] * (changed > 0)
+    return found
+
+
+def test_a_twin_differs_in_one_respect_is_visible_and_not_held_out():
+    rng, seen = np.random.default_rng(0), Counter()
+    for i in range(1500):
+        scene = data.scene(i)
+        other = train_clip.twin(scene, rng)
+        respects = differences(scene, other)
+        assert len(respects) == 1, (scene, other)
+        assert not is_held_out(other) and other.seed == scene.seed
+        assert all(t.colour not in HIDDEN[other.background] for t in other.things)
+        assert len({(t.colour, t.kind) for t in other.things}) == len(scene.things)
+        seen[len(scene.things), respects[0]] += 1
+    assert seen.keys() == {(1, "colour"), (1, "kind"), (1, "background"), (2, "colour"),
+                           (2, "kind"), (2, "background"), (2, "places")}
+    assert min(seen.values()) > 50
+
+
+def test_a_batch_holds_the_share_of_twins_asked_for_and_only_needed_tokens(monkeypatch):
+    drawn: list[Scene] = []
+    monkeypatch.setattr(train_clip, "draw", lambda scene, size: (
+        drawn.append(scene), np.zeros((size, size, 3), np.uint8))[1])
+    pictures, ids = train_clip.make_batch(tiny_training.tokenizer(), 1000, 8, 0.25,
+                                          torch.Generator().manual_seed(0))
+    assert pictures.shape == (1000, 3, 8, 8) and len(drawn) == len(ids) == 1000
+    in_pairs = 2 * sum(a.seed == b.seed for a, b in zip(drawn, drawn[1:], strict=False))
+    assert abs(in_pairs / 1000 - 0.25) < 0.06
+    end = tiny_training.tokenizer().end_id
+    assert (ids[:, -1] == end).all() and (ids[:, -2] != end).any()
+
+
+def test_the_contrastive_loss_by_hand():
+    unit = torch.eye(3)
+    loss, found = train_clip.contrastive_loss(unit, unit, torch.tensor(2.0))
+    assert loss.item() == pytest.approx(math.log(1 + 2 * math.exp(-2)), abs=1e-6) and found == 1
+    loss, found = train_clip.contrastive_loss(unit, unit.roll(1, 0), torch.tensor(0.0))
+    assert loss.item() == pytest.approx(math.log(3), abs=1e-6)
+
+
+# The UNet's part
+
+def test_snr_weights_are_one_up_to_the_cap_and_fall_beyond():
+    weights = train_unet.snr_weights(torch.tensor([0.1, 5.0, 10.0, 500.0]), cap=5.0)
+    assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.01])
+    snr = make_schedule(tiny_training.config().schedule).snr()
+    assert (train_unet.snr_weights(snr, 5.0) * snr).max() <= 5.0 + 1e-9
+
+
+def test_a_tenth_of_the_captions_is_dropped_and_the_others_belong_to_their_scenes():
+    index = torch.arange(40).repeat(75)
+    stage = SimpleNamespace(recipe=replace(RECIPE, caption_dropout=0.1))
+    first, again = (train_unet.Stage.captions(stage, index, torch.Generator().manual_seed(0))
+                    for _ in range(2))
+    assert first == again
+    dropped = first.count("")
+    assert abs(dropped / 3000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 3000)
+    for i, text in zip(index.tolist(), first, strict=True):
+        scene = data.scene(i, seed=RECIPE.seed)
+        words = {t.kind for t in scene.things} | set(scene.background.split())
+        assert not text or len(text.split()) > 1
+        assert all(kind in words for kind in text.replace(",", "").split()
+                   if kind in train_clip.KINDS)
+
+
+def test_the_stage_draws_a_sheet_with_its_average_and_goes_on_with_its_net(whole, tmp_path,
+                                                                           monkeypatch):
+    monkeypatch.setattr(train_unet, "SHEET_SCENES", 2)
+    monkeypatch.setattr(train_unet, "SHEET_STEPS", 5)
+    sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.tokenizer())
+    posteriors = torch.rand(10, 2, 5, 3, 3).half()
+    stage = train_unet.Stage("unet_small", sd, posteriors, RECIPE, tmp_path, share=loop.Share())
+    with torch.no_grad():
+        for p in sd.unet.parameters():
+            p.fill_(float("nan"))       # the sheet must not use these
+    trained = sd.unet
+    stage.sheet(tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 0 and sd.unet is trained

@@ -1,0 +1,160 @@
+"""The autoencoder: parity with diffusers, the Gaussian's identities, sizes, error texts."""
+
+import math
+from dataclasses import replace
+
+import parity
+import pytest
+import torch
+from parity import TOLERANCE, copy_weights, relative_error, scramble
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from minisd.config import V1, Config, VAEConfig
+from minisd.vae import VAE, Gaussian
+
+CONFIGS = {
+    "four levels": VAEConfig(channels=(8, 16, 20, 28), layers_per_block=1, groups=4,
+                             scale_factor=1.0, latent_channels=5),
+    "v1's depth": VAEConfig(channels=(6, 12, 18, 18), layers_per_block=2, groups=3,
+                            scale_factor=1.0),
+    "two levels": VAEConfig(channels=(10, 15), layers_per_block=1, groups=5, scale_factor=1.0,
+                            latent_channels=7),
+}
+
+
+def pair(config: VAEConfig, *, quiet: bool = False) -> tuple[VAE, nn.Module]:
+    """Ours and diffusers', with the same weights."""
+    ours, theirs = VAE(config), parity.vae(config)
+    scramble(ours, quiet=quiet)
+    copy_weights(ours, theirs, parity.VAE)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_encoding_like_diffusers(config: VAEConfig, quiet: bool) -> None:
+    ours, theirs = pair(config, quiet=quiet)
+    images = torch.rand(2, 3, 40, 56) * 2 - 1
+    found, expected = ours.encode(images), theirs.encode(images).latent_dist
+    assert relative_error(found.mean, expected.mean) < TOLERANCE
+    assert relative_error(found.logvar, expected.logvar) < TOLERANCE
+    assert relative_error(found.std, expected.std) < TOLERANCE
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_decoding_like_diffusers(config: VAEConfig, quiet: bool) -> None:
+    ours, theirs = pair(config, quiet=quiet)
+    z = 3 * torch.randn(2, config.latent_channels, 3, 7)
+    assert relative_error(ours.decode(z), theirs.decode(z).sample) < TOLERANCE
+
+
+def test_one_level_of_quiet_in_a_loud_network_is_seen() -> None:
+    """The mid block's attention alone, and the two output norms alone, on quiet inputs."""
+    ours, theirs = pair(CONFIGS["four levels"])
+    x = 1e-3 * torch.randn(2, 28, 3, 7)
+    attention, reference = ours.encoder.mid.attention, theirs.encoder.mid_block.attentions[0]
+    assert relative_error(attention(x) - x, reference(x) - x) < TOLERANCE
+    assert relative_error(ours.encoder.norm_out(x), theirs.encoder.conv_norm_out(x)) < TOLERANCE
+    x = 1e-3 * torch.randn(2, 8, 3, 7)
+    assert relative_error(ours.decoder.norm_out(x), theirs.decoder.conv_norm_out(x)) < TOLERANCE
+
+
+def test_logvar_is_clamped_at_both_ends_like_diffusers() -> None:
+    ours, theirs = pair(CONFIGS["two levels"])
+    images = torch.rand(2, 3, 12, 20) * 2 - 1
+    for vae in (ours, theirs):
+        vae.quant_conv.weight.mul_(100)
+    found, expected = ours.encode(images), theirs.encode(images).latent_dist
+    assert (found.logvar.min(), found.logvar.max()) == (-30, 20)
+    assert relative_error(found.logvar, expected.logvar) < TOLERANCE
+    assert found.std.max() == pytest.approx(math.exp(10))
+    assert relative_error(found.mean, expected.mean) < TOLERANCE
+    assert found.mean.max() > 20                            # the mean is not
+
+
+def test_forward_decodes_the_mean() -> None:
+    vae, _ = pair(CONFIGS["two levels"])
+    images = torch.rand(2, 3, 12, 20) * 2 - 1
+    assert torch.equal(vae(images), vae.decode(vae.encode(images).mean))
+
+
+def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+    vae, _ = pair(CONFIGS["four levels"])
+    images = torch.rand(3, 3, 16, 24) * 2 - 1
+    alone = torch.cat([vae(image[None]) for image in images])
+    assert relative_error(vae(images), alone) < TOLERANCE
+
+
+# The Gaussian
+
+def test_sampling_is_the_mean_plus_std_times_the_generators_noise() -> None:
+    mean, logvar = torch.randn(2, 5, 3, 7), torch.randn(2, 5, 3, 7)
+    g = Gaussian(mean, logvar)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(3))
+    sample = g.sample(torch.Generator().manual_seed(3))
+    assert torch.equal(sample, mean + (logvar / 2).exp() * noise)
+    assert torch.equal(sample, g.sample(torch.Generator().manual_seed(3)))
+    half = Gaussian(mean.bfloat16(), logvar.bfloat16()).sample(torch.Generator().manual_seed(3))
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), sample, atol=0.05, rtol=0.02)  # the same noise
+
+
+def test_many_samples_have_the_mean_and_the_std() -> None:
+    n = 200_000
+    g = Gaussian(torch.full((n,), 1.5), torch.full((n,), -0.8))
+    samples = g.sample(torch.Generator().manual_seed(0))
+    std = math.exp(-0.4)
+    assert float(samples.mean()) == pytest.approx(1.5, abs=5 * std / n ** 0.5)
+    assert float(samples.std()) == pytest.approx(std, abs=5 * std / (2 * n) ** 0.5)
+
+
+def test_kl_is_that_of_two_normal_distributions_per_picture() -> None:
+    g = Gaussian(torch.randn(2, 5, 3, 7), torch.randn(2, 5, 3, 7))
+    expected = kl_divergence(Normal(g.mean, g.std), Normal(0.0, 1.0)).flatten(1).sum(1)
+    torch.testing.assert_close(g.kl(), expected)
+    assert torch.equal(Gaussian(torch.zeros(2, 5), torch.zeros(2, 5)).kl(), torch.zeros(2))
+
+
+# Sizes and errors
+
+def test_sizes(tiny: Config) -> None:
+    vae = VAE(tiny.vae)
+    posterior = vae.encode(torch.zeros(2, 3, 40, 56))
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 5, 5, 7)
+    assert vae.decode(posterior.mean).shape == (2, 3, 40, 56)
+    # A diffusion model's z has any size, odd ones too; the decoder takes them all.
+    assert vae.decode(torch.zeros(1, 5, 1, 3)).shape == (1, 3, 8, 24)
+
+
+def test_v1_has_exactly_its_parameters() -> None:
+    with torch.device("meta"):
+        vae = VAE(V1.vae)
+
+    def count(*parts: nn.Module) -> int:
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    assert count(vae) == 83_653_863
+    assert count(vae.encoder, vae.quant_conv) == 34_163_664
+    assert count(vae.decoder, vae.post_quant_conv) == 49_490_199
+    assert len(vae.state_dict()) == 248
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 56), (2, 4, 40, 56), (2, 3, 41, 56), (2, 3, 40, 60),
+                                   (2, 3, 0, 56)])
+def test_encode_says_which_pictures_it_expects(tiny: Config, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expects pictures of shape \(b, 3, h, w\), h and w "
+                       r"multiples of 8, and got \(.*\): convert or resize"):
+        VAE(tiny.vae).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (2, 4, 3, 7)])
+def test_decode_says_which_latents_it_expects(tiny: Config, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expects z of shape \(b, 5, h, w\) and got"):
+        VAE(tiny.vae).decode(torch.zeros(shape))
+
+
+def test_the_downscale_follows_the_number_of_levels(tiny: Config) -> None:
+    assert tiny.vae.downscale == 8
+    assert replace(tiny.vae, channels=(8, 16)).downscale == 2
