@@ -36,15 +36,16 @@ def read_config(folder: Path) -> Config:
             f"config.json, {', '.join(f'{part}.safetensors' for part in PARTS)} and tokenizer/")
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a model ({error}): restore it") from error
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write folder/config.json."""
+    """Write folder/config.json, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(to_dict(config), indent=2) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    part = folder / "config.part"
+    part.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / "config.json")
 
 
 def save(module: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -53,10 +54,13 @@ def save(module: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -
     part = path.with_suffix(".part")
     tensors = {name: value.detach().to("cpu", dtype).contiguous()
                for name, value in module.state_dict().items()}
-    save_file(tensors, part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        save_file(tensors, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_into(module: nn.Module, path: str | Path) -> None:

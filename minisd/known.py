@@ -8,6 +8,7 @@ without the others. Sizes and checksums: the model pages of the repositories nam
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from minisd.hub import Place
+from minisd.hub import DownloadError, Place
 
 BLOCK = 2 ** 22                 # bytes hashed at once
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin")
@@ -25,9 +26,11 @@ V1_5 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269e
 V1_4 = ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b")
 V1_1 = ("CompVis/stable-diffusion-v1-1", "main")
 
-TEXT_ENCODER, TEXT_ENCODER_HALF = (f"text_encoder/model{half}.safetensors" for half in ("", ".fp16"))
-UNET, UNET_HALF, VAE, VAE_HALF = (f"{part}/diffusion_pytorch_model{half}.safetensors"
-                                  for part in ("unet", "vae") for half in ("", ".fp16"))
+TEXT_ENCODER, TEXT_ENCODER_HALF, UNET, UNET_HALF, VAE, VAE_HALF = (
+    f"{part}{half}.safetensors"
+    for part in ("text_encoder/model", "unet/diffusion_pytorch_model",
+                 "vae/diffusion_pytorch_model")
+    for half in ("", ".fp16"))
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,19 @@ def verify(path: str | Path) -> Verdict:
     elif not name and whole and whole != size:
         hint = f"the published {path.name} has {whole:,} bytes"
     return Verdict(path, size, sha256, name, fault, hint)
+
+
+def hasher(digest: str, size: int) -> Any:
+    """The hash that a hub's checksum is of: SHA-256 (64 hex digits), or git's SHA-1 of a blob (40).
+
+    Raises DownloadError for what is no checksum.
+    """
+    if re.fullmatch("[0-9a-f]{64}", digest):
+        return hashlib.sha256()
+    if re.fullmatch("[0-9a-f]{40}", digest):
+        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    raise DownloadError(f"expected a checksum from the hub, got {digest!r}, and what cannot be "
+                        f"checked is not fetched: try another --endpoint")
 
 
 def hashed(path: Path, digest: Any) -> Any:

@@ -21,7 +21,7 @@ import tiny_training
 import torch
 from parity import relative_error
 from safetensors.torch import load_file
-from tiny_training import RECIPE, TOY, fit
+from tiny_training import RECIPE, fit
 from torch import Tensor, nn
 
 import minisd
@@ -90,7 +90,7 @@ def shared(whole, tmp_path_factory) -> Path:
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          tiny_training.__file__, folder, "vae", folder, "clip", folder / "unet", "unet"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300)
+        capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     for path in (folder / "unet").glob("unet*.pt"):
         path.rename(folder / path.name)
@@ -273,7 +273,7 @@ def unharmed(processes, tmp_path_factory) -> dict:
 def live(processes, folder: Path, die_at: str = "") -> int:
     process = processes.Process(target=tiny_training.run_toy, args=(folder, die_at))
     process.start()
-    process.join(60)
+    process.join(600)
     return process.exitcode
 
 
@@ -288,7 +288,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(processes, un
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.03))
         process.kill()
-        process.join(60)
+        process.join(600)
         kills += 1
         reached = state(tmp_path, "toy")["step"]
         assert reached >= step

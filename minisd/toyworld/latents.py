@@ -26,15 +26,34 @@ def encode(vae: VAE, images: np.ndarray) -> Tensor:
 
 def cached(vae: VAE, folder: Path, count: int, *, size: int, seed: int, share: loop.Share
            ) -> Tensor:
-    """Posteriors of training scenes 0 .. count - 1 (see `encode`), kept for these VAE weights."""
+    """Posteriors of training scenes 0 .. count - 1 (see `encode`), kept for these VAE weights.
+
+    Every process encodes its share, and the first one puts them together.
+    """
     path = folder / f"latents-{seed}-{count}-{size}-{checkpoint.fingerprint(vae)}.pt"
-    with loop.first_alone(share):
-        if not path.exists():
+    if not path.exists():
+        with loop.first_alone(share):
             images = data.cached_pictures(folder, count, size=size, seed=seed)
-            part = path.with_suffix(".part")
-            torch.save(encode(vae, images), part)
-            part.replace(path)
+        parts = [path.with_suffix(f".{rank}-of-{share.world}") for rank in range(share.world)]
+        torch.save(encode(vae, images[share.rank::share.world]), parts[share.rank])
+        loop.wait_for_all(share)
+        with loop.first_alone(share):
+            if share.rank == 0:
+                _interleave(parts, path)
     return torch.load(path, weights_only=True, mmap=True)
+
+
+def _interleave(parts: list[Path], path: Path) -> None:
+    """Sample i comes from part i % len(parts); the parts go once the whole is on disk."""
+    found = [torch.load(part, weights_only=True) for part in parts]
+    whole = torch.empty(sum(map(len, found)), *found[0].shape[1:], dtype=found[0].dtype)
+    for rank, share in enumerate(found):
+        whole[rank::len(parts)] = share
+    unfinished = path.with_suffix(".part")
+    torch.save(whole, unfinished)
+    unfinished.replace(path)
+    for part in parts:
+        part.unlink()
 
 
 def measure_scale(posteriors: Tensor) -> float:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SAMPLERS
-from minisd.widgets.engine import Engine, Frame, card, heard, mimebundle, picture_html
+from minisd.widgets.engine import Engine, Frame, heard
 from minisd.widgets.examples import examples
+from minisd.widgets.pictures import card, mimebundle, picture_html
 
 SMALL = 100_000_000             # parameters of a UNet that paints in about a second without a GPU
 PREVIEW_SHARE = 0.25            # of a run's time may go into previews

@@ -1,0 +1,70 @@
+"""Pictures in widgets, with alternative text, and the still picture that stands in for a widget."""
+
+import base64
+import io
+from html import escape
+from typing import Any
+
+import ipywidgets
+from PIL import Image, ImageDraw, ImageFont
+
+# The widgets' colours; "time" is that of figures.py, which would import matplotlib.
+COLOURS = {"time": "#D05B13", "error": "#B3261E", "ink": "#1A1A1A", "paper": "#FFFFFF"}
+VIEW = "application/vnd.jupyter.widget-view+json"
+CARD_WIDTH, CARD_PICTURE, CARD_GAP, CARD_TEXT, CARD_SPACING = 720, 288, 20, 17, 7     # pixels
+
+
+def png_base64(picture: Image.Image) -> str:
+    """The picture as a PNG file in base64, which is what pages and notebooks hold."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def picture_html(picture: Image.Image, *, alt: str, width: int) -> str:
+    """An <img> with alternative text (`ipywidgets.Image` has none), `width` CSS pixels wide."""
+    return (f'<img alt="{escape(alt)}" width="{width}" style="image-rendering: pixelated; '
+            f'max-width: 100%; height: auto" src="data:image/png;base64,{png_base64(picture)}">')
+
+
+def mimebundle(view: ipywidgets.Widget, picture: Image.Image, description: str
+               ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For `_repr_mimebundle_`: the live widget and, wherever there is no kernel, a true picture.
+
+    GitHub, nbconvert and a notebook opened again show the PNG, for they do not know the widget.
+    """
+    data: dict[str, Any] = {"text/plain": description, "image/png": png_base64(picture)}
+    if view.comm is not None:               # not closed
+        data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
+    return data, {"image/png": {"width": picture.width, "alt": description}}
+
+
+def card(picture: Image.Image | None, lines: dict[str, str], footer: str) -> Image.Image:
+    """A widget on paper: the picture at the left, `name: value` lines at the right of it."""
+    font = ImageFont.load_default(CARD_TEXT)
+    left = CARD_PICTURE + 2 * CARD_GAP
+    paragraphs = [f"{name}: {value}" for name, value in lines.items()] + ["", footer]
+    text = "\n".join(_wrapped(line, font, CARD_WIDTH - left - CARD_GAP) for line in paragraphs)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    bottom = measure.multiline_textbbox((0, 0), text, font, spacing=CARD_SPACING)[3]
+    height = 2 * CARD_GAP + max(CARD_PICTURE, round(bottom))
+    sheet = Image.new("RGB", (CARD_WIDTH, height), COLOURS["paper"])
+    drawing = ImageDraw.Draw(sheet)
+    if picture is not None:
+        scale = CARD_PICTURE / max(picture.size)
+        size = (round(picture.width * scale), round(picture.height * scale))
+        resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        sheet.paste(picture.resize(size, resampling), (CARD_GAP, CARD_GAP))
+    frame = (CARD_GAP - 1, CARD_GAP - 1, CARD_GAP + CARD_PICTURE, CARD_GAP + CARD_PICTURE)
+    drawing.rectangle(frame, outline=COLOURS["ink"])
+    drawing.multiline_text((left, CARD_GAP), text, COLOURS["ink"], font, spacing=CARD_SPACING)
+    return sheet
+
+
+def _wrapped(text: str, font: Any, width: int) -> str:
+    """Line breaks between words, so that no line is wider than `width` pixels if it can be."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines[-1:] = [longer] if font.getlength(longer) <= width else [lines[-1], word]
+    return "\n".join(lines).strip()

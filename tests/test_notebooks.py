@@ -1,0 +1,137 @@
+"""The notebooks: what is stored is the output of a clean run, and it runs on the shipped model.
+
+To run notebooks and store them with their outputs:
+
+    python tests/test_notebooks.py                      # all of them
+    python tests/test_notebooks.py 00_quickstart
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from minisd.pipeline import WEIGHTS
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+MODEL = os.environ.get("MINISD_MODEL", "toyworld")
+SHIPPED = (WEIGHTS / "toyworld" / "unet.safetensors").is_file()
+
+MEGABYTE = 1_000_000
+MOST_LINES = 20
+CELL_SECONDS = 600              # for one cell on a busy machine
+VIEW = "application/vnd.jupyter.widget-view+json"
+HOME_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|usr|opt|mnt)/|\b[A-Z]:\\")
+# What belongs to the page; kernels and editors add more, which differs from run to run.
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"}}
+
+
+def read(name: str) -> NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def execute(notebook: NotebookNode) -> None:
+    """Run all cells in a new kernel, as Restart and Run All does. Raises where a cell does."""
+    os.environ["MINISD_MODEL"] = MODEL
+    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False,
+                   store_widget_state=False, resources={"metadata": {"path": str(FOLDER)}}
+                   ).execute()
+
+
+def store(name: str) -> None:
+    """Run a notebook and write it back with its outputs, whole or not at all."""
+    notebook = read(name)
+    execute(notebook)
+    notebook.metadata = METADATA            # above all, without `widgets`
+    for cell in notebook.cells:
+        cell.metadata = {}
+    part = FOLDER / f".{name}.part"
+    nbformat.write(notebook, part)
+    part.replace(FOLDER / f"{name}.ipynb")
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(output: NotebookNode) -> tuple[str, ...]:
+    """What an output is, without what it says: times and seeds of the moment may differ."""
+    return (output.output_type, *sorted(output.get("data", {})))
+
+
+def words(output: NotebookNode) -> str:
+    """An output's text, without pictures."""
+    data = output.get("data", {})
+    return "\n".join([output.get("text", ""), data.get("text/plain", ""),
+                      data.get("text/html", "")])
+
+
+@pytest.mark.skipif(MODEL == "toyworld" and not SHIPPED, reason="weights/toyworld has no "
+                    "unet.safetensors: train it, or name a model in MINISD_MODEL")
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_runs_from_top_to_bottom_and_gives_the_stored_outputs(name: str) -> None:
+    stored, fresh = read(name), read(name)
+    for cell in code_cells(fresh):
+        cell.outputs, cell.execution_count = [], None
+    execute(fresh)
+    for old, new in zip(code_cells(stored), code_cells(fresh), strict=True):
+        assert list(map(kinds, old.outputs)) == list(map(kinds, new.outputs)), new.source
+    inspect_outputs(fresh)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_is_stored_as_a_clean_run_left_it(name: str) -> None:
+    notebook = read(name)
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1)), "run and store it: see this file's head"
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= MEGABYTE
+    assert notebook.metadata == METADATA
+    inspect_outputs(notebook)
+
+
+def inspect_outputs(notebook: NotebookNode) -> None:
+    """No errors, warnings, progress bars or paths of this machine; each widget has a picture."""
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error", output
+            assert output.get("name") != "stderr", output.text
+            assert "\r" not in words(output)
+            assert not HOME_PATH.search(words(output)), words(output)
+            assert " object at 0x" not in words(output)
+            if VIEW in output.get("data", {}):
+                assert "image/png" in output.data, f"no still picture beside {cell.source}"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_its_pages_follow_the_style(name: str) -> None:
+    notebook = read(name)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(re.findall("^# ", prose, re.MULTILINE)) == 1
+    assert not re.search(r"\b(simply|just|obviously)\b", prose, re.IGNORECASE)
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
+        assert (FOLDER / target).exists(), f"dead link to {target}"
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
+        assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), "classes belong in minisd"
+        assert "pyplot" not in cell.source, "pictures come from minisd.figures"
+        assert not HOME_PATH.search(cell.source)
+
+
+def test_paths_of_a_machine_are_recognised() -> None:
+    for text in ("/home/you/x", "File /root/a.py", r"C:\Users\you", "'/tmp/x'"):
+        assert HOME_PATH.search(text), text
+    for text in ("and/or", "../minisd/pipeline.py", "https://example.org/home/", "1/2"):
+        assert not HOME_PATH.search(text), text
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or NOTEBOOKS:
+        store(chosen.removesuffix(".ipynb").rpartition("/")[2])
