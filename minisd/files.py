@@ -22,14 +22,14 @@ OLDEST_SAFE_TORCH = (2, 10)     # before it a crafted .ckpt corrupts memory (CVE
 class Inert:
     """Stands in for what Lightning pickled beside the weights; keeps nothing, does nothing."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-def _inert(*args: object, **kwargs: object) -> Inert:
+def _inert(*args: object) -> Inert:
     return Inert()
 
 

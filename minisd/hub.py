@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
+from string import punctuation
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urljoin, urlsplit
@@ -30,7 +31,7 @@ TIMEOUT = 30.0                  # seconds of silence after which a connection co
 CHUNK = 2 ** 18                 # bytes read at once
 MOST_REDIRECTS = 10
 MOST_ATTEMPTS = 1000            # for one file
-MOST_BARREN = 6                 # attempts in a row that bring nothing new
+MOST_BARREN = 8                 # attempts in a row that bring nothing new
 LONGEST_WAIT = 300.0            # seconds between two bytes, all waits together
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (408, 429, 500, 502, 503, 504)       # worth asking again
@@ -110,8 +111,10 @@ class Patience:
 class _NoRedirect(HTTPRedirectHandler):
     """Hands redirects out as answers, so that the token can be dropped on the way."""
 
-    def redirect_request(self, *args: Any) -> None:
+    def http_error_302(self, *args: Any) -> Any:
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class Hub:
@@ -207,8 +210,8 @@ class Hub:
                 told |= _told(answer)
             if answer.status not in REDIRECTS:
                 return answer, told
-            url = urljoin(url, answer.headers.get("Location", ""))
             try:
+                url = quote(urljoin(url, answer.headers.get("Location", "")), safe=punctuation)
                 elsewhere = _origin(url) != self.origin
             except ValueError as error:
                 raise DownloadError(f"{self.endpoint} redirects {place.path} to what is no web "
@@ -252,7 +255,7 @@ class Hub:
 def _origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port. Raises ValueError for what is no web address."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search("[^!-~]", url):
         raise ValueError(f"expected an http address, got {url!r}")
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
 

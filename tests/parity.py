@@ -4,12 +4,14 @@ Every parameter is drawn at random first, norms included: default ones and zeros
 mistaken or missing one. Two settings:
 
 - loud: values of ordinary size, as in a trained network;
-- quiet: whatever writes to a stream that a norm reads is 100 times smaller, so that the norms see
-  variances near 1e-5 and their eps decides the result. On loud inputs a wrong eps moves the result
-  by 3e-5 only; on quiet ones by more than 1e-3.
+- quiet: whatever writes to a stream that a norm reads is 100 times smaller, so that every norm
+  sees variances near 1e-5 and its eps decides the result. An eps of 1e-5 for 1e-6 or the reverse
+  moves loud results by 2e-5 at most if it is wrong everywhere, and by less than rounding at one
+  norm; quiet ones by 3e-2 and 1e-4 (`moved_by_eps`, asserted for each norm of each network).
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,14 +19,14 @@ from torch import Tensor, nn
 
 from minisd.config import ImageTowerConfig, TextConfig, UNetConfig, VAEConfig
 
-# ||a - b|| / ||b||. Float32 rounds at 6e-8; sums in another order, through the tens of layers of
-# a tiny network, leave 1e-7 to 2e-6. The smallest wrong constant moves quiet inputs by over 1e-4.
+# Of ||a - b|| / ||b||. Float32 rounds at 6e-8; sums in another order, through the tens of layers
+# of a tiny network, leave 1e-7 to 1e-6. The smallest wrong constant moves quiet results by 1e-4.
 TOLERANCE = 1e-5
 QUIET = 1e-2
 WRITES_TO_A_NORM = re.compile(
     r"conv_in|conv[12]\.|time_proj|attention\.proj_in|to_out|ff\.proj_out|fc2"
     r"|_embedding\.weight|class_embedding|pre_norm"
-    r"|(shortcut|sample\.conv|attention\.proj_out)\.bias")     # their weights pass a quiet stream on
+    r"|(shortcut|sample\.conv|attention\.proj_out)\.bias")     # their weights pass quiet on
 
 Rules = list[tuple[str, str]]       # from the reference's names to ours
 
@@ -102,6 +104,17 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """||ours - theirs|| / ||theirs||; the shapes must agree."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     return float((ours - theirs).double().norm() / theirs.double().norm())
+
+
+def moved_by_eps(model: nn.Module, result: Callable[[], Tensor]) -> dict[str, float]:
+    """How far the other eps, 1e-5 for 1e-6 or the reverse, moves the result at each norm alone."""
+    before, moved = result(), {}
+    for name, norm in model.named_modules():
+        if isinstance(norm, nn.GroupNorm | nn.LayerNorm):
+            eps, norm.eps = norm.eps, {1e-5: 1e-6, 1e-6: 1e-5}[norm.eps]
+            moved[name] = relative_error(result(), before)
+            norm.eps = eps
+    return moved
 
 
 # The references, built at our sizes

@@ -1,11 +1,12 @@
 """CLIP: both towers like transformers', who sees whom, the shared space, error texts."""
 
 import math
+from functools import partial
 
 import parity
 import pytest
 import torch
-from parity import TOLERANCE, copy_weights, relative_error, scramble
+from parity import TOLERANCE, copy_weights, moved_by_eps, relative_error, scramble
 from torch import Tensor
 
 from minisd.clip import CLIP, MLP, CLIPImageTransformer, CLIPTextTransformer
@@ -40,6 +41,17 @@ def test_image_tower_like_transformers(tiny: Config, quiet: bool) -> None:
     copy_weights(ours, theirs, parity.ONE_TOWER)
     images = torch.rand(2, 3, 20, 20) * 2 - 1
     assert relative_error(ours(images), theirs(images).pooler_output) < TOLERANCE
+
+
+def test_the_quiet_inputs_see_the_eps_of_every_norm(tiny: Config) -> None:
+    assert tiny.image_tower is not None
+    text, image = CLIPTextTransformer(tiny.text), CLIPImageTransformer(tiny.image_tower)
+    ids, images = prompts(tiny.text), torch.rand(2, 3, 20, 20) * 2 - 1
+    for tower, argument, norms in ((text, ids, 2 * 2 + 1), (image, images, 2 * 3 + 2)):
+        scramble(tower, quiet=True)
+        moved = moved_by_eps(tower, partial(tower, argument))
+        assert len(moved) == norms
+        assert min(moved.values()) > 10 * TOLERANCE, moved
 
 
 def test_the_shared_space_like_transformers(tiny: Config) -> None:

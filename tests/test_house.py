@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 FLOORS = [
     "config",
     "attention resblock diffusion tokenizer images",
-    "clip vae unet samplers layouts",
-    "checkpoint trace",
+    "clip vae unet samplers layouts files hub",
+    "checkpoint trace known",
     "download pipeline",
     "anatomy figures",
     "toyworld/ widgets/ exercises/",
@@ -25,8 +25,9 @@ FLOORS = [
 ]
 FOLDERS = {
     "toyworld": "scenes captions recipe data judge loop latents train_tokenizer train_vae "
-                "train_clip train_unet train_judge train evaluate",
-    "widgets": "",
+                "train_clip train_unet train_judge train "
+                "rates records bench adherence evaluate",
+    "widgets": "pictures examples engine playground",
     "exercises": "",
 }
 FACE = len(FLOORS) - 3      # `import minisd` itself: hands on up to here, used by floors above it

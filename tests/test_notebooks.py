@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from minisd.pipeline import WEIGHTS
@@ -108,6 +109,15 @@ def inspect_outputs(notebook: NotebookNode) -> None:
             assert " object at 0x" not in words(output)
             if VIEW in output.get("data", {}):
                 assert "image/png" in output.data, f"no still picture beside {cell.source}"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_as_a_web_page_it_shows_every_picture(name: str) -> None:
+    notebook = read(name)
+    pictures = sum("image/png" in output.get("data", {})
+                   for cell in code_cells(notebook) for output in cell.outputs)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert page.count("<img") == pictures and VIEW not in page
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -190,6 +190,17 @@ def test_the_perfect_network_leads_back_to_the_picture(schedule: Schedule) -> No
         assert float(off) < (1e-9 if name == "ddpm" else 0.04)
 
 
+@pytest.mark.parametrize(("name", "eta", "draws"), [("ddpm", 0.0, 6), ("ddim", 0.0, 0),
+                                                    ("ddim", 0.3, 7), ("plms", 0.0, 0)])
+def test_noise_is_drawn_only_where_it_is_used(schedule: Schedule, name: str, eta: float,
+                                              draws: int) -> None:
+    """A draw too many would change every later picture of the same generator."""
+    drawn, noise = [], noise_stream()
+    list(sample(make_rule(name, schedule, 7, eta), schedule, lambda x, t: Guess(0.9 * x),
+                first_noise(), lambda: drawn.append(1) or noise()))
+    assert len(drawn) == draws
+
+
 # Starting on the way
 
 @pytest.mark.parametrize(("name", "start"), [("ddim", 0), ("ddim", 6), ("ddpm", 13), ("ddim", 19)])

@@ -32,16 +32,17 @@ from minisd.toyworld.recipe import Part
 from minisd.toyworld.scenes import HIDDEN, Scene, is_held_out
 from minisd.vae import VAE
 
+DRAW_LOSSES = loop.Fit._draw_losses
 PARTS = ("vae", "clip", "unet_small", "unet")
 SPLIT_TOLERANCE = 1e-5      # float32 sums in another order, through a few steps of Adam
+KINK_TOLERANCE = 1e-4       # of gradients: those of the VAE's L1 error jump where its sign changes
 
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_arithmetic() -> Iterator[None]:
-    """float32 on the CPU, so that results are comparable to the last digits."""
+    """So that results are comparable to the last digits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "autocast", tiny_training.exact)
-        patch.setattr(loop, "device", lambda: torch.device("cpu"))
+        tiny_training.plain(patch.setattr)
         yield
 
 
@@ -105,7 +106,7 @@ def test_two_processes_take_the_same_steps_as_one(whole, shared, name):
         assert relative_error(joined(two[net].values()),
                               joined(one[net].values())) < SPLIT_TOLERANCE
     gradients = [joined(s["exp_avg"] for s in x["optimiser"]["state"].values()) for x in (two, one)]
-    assert relative_error(*gradients) < SPLIT_TOLERANCE
+    assert relative_error(*gradients) < KINK_TOLERANCE
 
 
 def test_the_training_moves_every_part(whole):
@@ -169,7 +170,7 @@ def test_two_micro_batches_of_8_are_one_batch_of_16(tmp_path):
         a, b = at_once.take_step(), in_two.take_step()
         assert math.isclose(a["loss"], b["loss"], rel_tol=1e-6)
         assert math.isclose(a["gradient_norm"], b["gradient_norm"], rel_tol=1e-5)
-    assert relative_error(in_two.model.weight, at_once.model.weight) < 1e-6
+    assert relative_error(in_two.model.weight.detach(), at_once.model.weight.detach()) < 1e-6
 
 
 def test_the_generators_of_all_micro_batches_differ():
@@ -227,7 +228,9 @@ def test_metrics_become_one_row_per_step(tmp_path):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
-def test_sheets_are_drawn_on_time_and_resumed_runs_append_to_the_metrics(tmp_path):
+def test_sheets_are_drawn_on_time_and_resumed_runs_append_to_the_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Fit, "_draw_losses", DRAW_LOSSES)
+
     def again() -> loop.Fit:
         fitted = linear_fit(tmp_path, Part(steps=6, batch=16, lr=1e-2))
         fitted.sheet, fitted.sheet_every = Path.touch, 2
@@ -236,8 +239,9 @@ def test_sheets_are_drawn_on_time_and_resumed_runs_append_to_the_metrics(tmp_pat
     again().run(minutes=0)
     assert state(tmp_path, "linear")["step"] == 1
     again().run()
-    assert sorted(p.name for p in tmp_path.glob("*.png")) == [
+    assert sorted(p.name for p in tmp_path.glob("linear-0*.png")) == [
         "linear-000002.png", "linear-000004.png", "linear-000006.png"]
+    assert (tmp_path / "linear-losses.png").stat().st_size > 0
     rows = list(csv.DictReader((tmp_path / "linear.csv").open()))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
 
@@ -494,7 +498,6 @@ def test_a_tenth_of_the_captions_is_dropped_and_the_others_belong_to_their_scene
     for i, text in zip(index.tolist(), first, strict=True):
         scene = data.scene(i, seed=RECIPE.seed)
         words = {t.kind for t in scene.things} | set(scene.background.split())
-        assert not text or len(text.split()) > 1
         assert all(kind in words for kind in text.replace(",", "").split()
                    if kind in train_clip.KINDS)
 

@@ -383,8 +383,8 @@ def test_generate_and_next_seed(play) -> None:
 
 
 def test_warnings_appear_on_the_status_line(play, recwarn) -> None:
-    play.prompt.value = "a red dragon and one and two and three and four and five and six"
-    assert "toyworld never saw 'dragon'" in status(play) and "dropped: " in status(play)
+    play.prompt.value = "a red car below a blue fish on the sand with a red dragon"
+    assert "toyworld never saw 'dragon':" in status(play) and "dropped: " in status(play)
     play.prompt.value, play.steps.value = "a red car", 2
     assert "take at least 5 steps" in status(play)
     assert not recwarn.list

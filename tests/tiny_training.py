@@ -7,6 +7,7 @@ float32's rounding.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -71,9 +72,11 @@ def write_shipped(folder: Path) -> None:
     checkpoint.write_config(folder, config())
 
 
-def exact() -> torch.autocast:
-    """Stands in for loop.autocast: plain float32."""
-    return torch.autocast("cpu", enabled=False)
+def plain(replace_with: Callable[[object, str, object], None] = setattr) -> None:
+    """Train in float32 on the CPU, and draw no figures, which takes longer than all the rest."""
+    replace_with(loop, "autocast", lambda: torch.autocast("cpu", enabled=False))
+    replace_with(loop, "device", lambda: torch.device("cpu"))
+    replace_with(loop.Fit, "_draw_losses", lambda fit: None)
 
 
 # A network of no meaning, to be killed
@@ -99,6 +102,7 @@ def run_toy(folder: Path, die_at: str = "") -> None:
     die_at: where in one save the process kills itself: "half", "written" or "replaced".
     """
     torch.set_num_threads(1)
+    plain()
     loop.CHECKPOINT_SECONDS = -1.0
     fit = toy(folder)
     save, rename = torch.save, Path.replace
@@ -129,7 +133,7 @@ def run_toy(folder: Path, die_at: str = "") -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loop.autocast = exact
+    plain()
     mine = loop.join_processes()
     for where, part in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         fit(Path(where), part, share=mine, minutes=float(mine.rank))    # the first one stops first

@@ -7,7 +7,6 @@ draws from its own generator, so batch size and number of processes change it by
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +21,33 @@ from minisd.samplers import Guess, make_rule, sample
 from minisd.toyworld import data, loop
 from minisd.toyworld.captions import full_caption
 from minisd.toyworld.judge import Judge, Reading, agrees
+from minisd.toyworld.rates import Rate, rate
 from minisd.toyworld.records import Records, Row
 from minisd.toyworld.scenes import Scene, draw
 
 ATTRIBUTES = ("things", "colours", "relation", "background", "all")
 SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}   # unseen scenes; "seen" are their pairs
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user of the evaluation asks for."""
+
+    model: str                              # as minisd.load takes it
+    figures: Path                           # where they go
+    steps: int = 50
+    prompts: int | None = None              # of each kind; None: what the measurement wants
+    guidance: float | None = None           # None: the best scale that was measured
+    checkpoints: tuple[Path, ...] = ()      # UNets of earlier stages, in the order of training
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one measurement found."""
+
+    identity: Row                           # what was measured, see `Bench.identity`
+    values: Row                             # for the summary
+    text: str                               # for the terminal
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,11 @@ def answers(reading: Reading, scene: Scene) -> dict[str, bool | None]:
     return found if scene.relation is not None else {**found, "relation": None}
 
 
+def rates(rows: Sequence[Row], kind: str = "answers") -> dict[str, Rate]:
+    """The rate of each attribute over rows."""
+    return {name: rate(row[kind][name] for row in rows) for name in ATTRIBUTES}
+
+
 @dataclass(frozen=True)
 class Bench:
     """A model, a judge, and where what they did is kept."""
@@ -110,11 +136,11 @@ class Bench:
     def side(self) -> int:
         return self.sd.config.image_size
 
-    def identity(self, **settings: Any) -> Row:
-        """What has to be the same for two rows to belong together."""
+    def identity(self, settings: Row | None = None) -> Row:
+        """What has to be the same for two rows to belong together: the weights, the settings."""
         return {"model": checkpoint.fingerprint(self.sd),
                 "judge": checkpoint.fingerprint(self.judge),
-                "dtype": str(self.sd.dtype).removeprefix("torch."), **settings}
+                "dtype": str(self.sd.dtype).removeprefix("torch."), **(settings or {})}
 
     def finish(self, name: str, identity: Row, wanted: Sequence[Job],
                work: Callable[[Sequence[Job]], list[Row]]) -> list[Row]:
@@ -156,7 +182,7 @@ class Bench:
                     for job, reading, feature in zip(batch, readings, features.tolist(),
                                                      strict=True)]
 
-        identity = self.identity(sampler=sampler, steps=steps, guidance=guidance)
+        identity = self.identity({"sampler": sampler, "steps": steps, "guidance": guidance})
         return self.finish("pictures", identity, wanted, work)
 
     @torch.no_grad()

@@ -147,7 +147,7 @@ class Engine:
     def say(self, text: str, *, error: bool = False) -> None:
         """The status line, as plain text; a screen reader speaks it."""
         style = f' style="color: var(--jp-error-color1, {COLOURS["error"]})"' if error else ""
-        self.status.value = f'<div role="status"{style}>{escape(text)}</div>'
+        self.status.value = f'<div role="status"{style}>{escape(text, quote=False)}</div>'
 
     def _forget_latest(self) -> None:
         self._generation += 1
