@@ -114,7 +114,10 @@ class _NoRedirect(HTTPRedirectHandler):
     def http_error_302(self, *args: Any) -> Any:
         return None
 
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    http_error_301: Any = http_error_302
+    http_error_303: Any = http_error_302
+    http_error_307: Any = http_error_302
+    http_error_308: Any = http_error_302
 
 
 class Hub:

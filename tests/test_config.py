@@ -48,6 +48,8 @@ def test_v1_has_its_published_sizes() -> None:
     assert V1.text.max_length == 77
     assert V1.vae.downscale == 8
     assert V1.vae.scale_factor == 0.18215
+    assert V1.text.heads == 12          # no parameter count shows the numbers of heads and groups
+    assert V1.unet.groups == V1.vae.groups == 32
     assert [c // V1.unet.heads for c in V1.unet.channels] == [40, 80, 160, 160]
     assert len(V1.unet.attention) == len(V1.unet.channels)
     assert V1.unet.context_dim == V1.text.width == 768

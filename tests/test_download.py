@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
+from urllib.request import Request
 from zipfile import ZipFile
 
 import numpy as np
@@ -592,6 +595,32 @@ def test_offline_is_one_line_at_once(fake: FakeHub, tmp_path: Path, naps: list[f
     line = refused(fake, tmp_path, endpoint=nobody)
     assert line.startswith(f"cannot reach {nobody}") and "go online" in line
     assert not naps and not fake.seen
+
+
+def test_a_network_that_goes_away_meanwhile_is_waited_for(
+        fake: FakeHub, tmp_path: Path, naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[URLError] = [URLError(socket.gaierror(-3, "no name resolution"))] * 3
+    build = hub.build_opener
+
+    def flaky_opener(*handlers: object) -> SimpleNamespace:
+        opener = build(*handlers)
+
+        def flaky_open(request: Request, timeout: float) -> object:
+            if request.get_method() == "GET" and lost:
+                raise lost.pop()
+            return opener.open(request, timeout=timeout)
+
+        return SimpleNamespace(open=flaky_open)
+
+    monkeypatch.setattr(hub, "build_opener", flaky_opener)
+    assert_right(fake, fetch(fake, tmp_path))
+    assert naps == [0, 1, 2]
+    distrust = ssl.SSLCertVerificationError()
+    distrust.verify_message = "self-signed certificate"
+    lost.append(URLError(distrust))
+    (tmp_path / "v1-5" / BIG).unlink()
+    assert "not trusted here (self-signed certificate)" in refused(fake, tmp_path)
+    assert naps == [0, 1, 2]
 
 
 # The disk
