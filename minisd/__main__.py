@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from minisd.samplers import SampleStep
 
 MODELS = ("auto", "toyworld")
-SAMPLERS = {"ddim": 999, "ddpm": 1000, "plms": 999}     # and the most steps each can take
+SAMPLERS = {"ddim": 999, "ddpm": 1000, "plms": 999, "lms": 999, "euler": 999, "euler_a": 999,
+            "heun": 999, "dpm++2m": 999}                # and the most steps each can take
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 LARGEST_SEED = 2 ** 63 - 1

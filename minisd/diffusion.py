@@ -10,6 +10,7 @@ variance about 1 at every t. Coefficients are computed in float64.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +29,22 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.betas)
 
-    def at(self, t: int) -> float:
+    def at(self, t: float) -> float:
         """alpha_bar at timestep t; below t = 0 the schedule ends at alpha_bar_0.
 
         CompVis's convention ("set_alpha_to_one" off): the last step of DDIM leaves the little
-        noise that x_0 itself carries in the schedule. DDPM ends at exactly 1 instead.
+        noise that x_0 itself carries in the schedule. DDPM ends at exactly 1 instead. Between two
+        timesteps sigma is interpolated linearly.
         """
-        return float(self.alpha_bar[max(t, 0)])
+        t = max(t, 0)
+        if t == int(t):
+            return float(self.alpha_bar[int(t)])
+        return 1 / (1 + self.sigma_at(t) ** 2)
+
+    def sigma_at(self, t: float) -> float:
+        """sigma (see below) at timestep t, a fraction allowed."""
+        low, high = self.sigma()[[math.floor(t), math.ceil(t)]].tolist()
+        return low + (high - low) * (t - math.floor(t))
 
     def snr(self) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), (T,)."""
@@ -90,15 +100,22 @@ def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 
-# One step back, as coefficients: x_prev = x_t * a + eps * b + noise * c
+# One step back, as coefficients
 
 @dataclass(frozen=True)
 class StepCoefficients:
-    """What one step takes of the present latents, of the predicted noise, and of fresh noise."""
+    """What one step takes of the present latents, of the predicted noise, and of fresh noise.
+
+    x_prev = x_t * self.x_t + eps * self.eps + noise * self.noise, and for some samplers a look
+    ahead or a memory: ahead of a prediction at the next level, past of what the rule remembers,
+    newest first (earlier eps; for DPM-Solver++ earlier x_0).
+    """
 
     x_t: float
     eps: float
     noise: float = 0.0
+    ahead: float = 0.0
+    past: tuple[float, ...] = ()
 
 
 def ddim_coefficients(alpha_bar: float, alpha_bar_prev: float, eta: float = 0.0
@@ -125,7 +142,14 @@ def ddpm_coefficients(alpha_bar: float, alpha_bar_prev: float) -> StepCoefficien
                             math.sqrt(variance))
 
 
-def take_step(x_t: Tensor, eps: Tensor, noise: Tensor | None, c: StepCoefficients) -> Tensor:
-    """x_t * c.x_t + eps * c.eps + noise * c.noise."""
+def take_step(x_t: Tensor, eps: Tensor, noise: Tensor | None, c: StepCoefficients, *,
+              past: Sequence[Tensor] = (), ahead: Tensor | None = None) -> Tensor:
+    """The sum that the coefficients describe; what is left out counts as zero."""
     x_prev = c.x_t * x_t + c.eps * eps
-    return x_prev if noise is None else x_prev + c.noise * noise
+    if noise is not None:
+        x_prev = x_prev + c.noise * noise
+    if ahead is not None:
+        x_prev = x_prev + c.ahead * ahead
+    for weight, remembered in zip(c.past, past, strict=False):
+        x_prev = x_prev + weight * remembered
+    return x_prev

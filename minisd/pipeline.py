@@ -220,9 +220,9 @@ class StableDiffusion(nn.Module):
                 level = self.schedule.at(rule.timesteps[start])
                 latents = add_noise(latents, noise(), level)
         elif request.latents is not None:
-            latents = request.latents.detach().to(self.device, torch.float32)
+            latents = request.latents.detach().to(self.device, torch.float32) * rule.start_scale
         else:
-            latents = noise()
+            latents = noise() * rule.start_scale
         yield latents
         yield from sample(rule, self.schedule, predict, latents, noise, start=start)
 

@@ -17,7 +17,9 @@ HERE = Path(__file__).parent
 FLOORS = [
     "config",
     "attention resblock diffusion tokenizer images",
-    "clip vae unet samplers layouts files hub",
+    "clip vae unet rules layouts files hub",
+    "sigma_rules",
+    "samplers",
     "checkpoint trace known",
     "download pipeline",
     "anatomy figures",
