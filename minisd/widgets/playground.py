@@ -111,7 +111,7 @@ class Playground:
 
     def _make_controls(self, *, live: bool) -> None:
         words = examples(self.sd.config.name)
-        common = {"style": {"description_width": "8em"}, "layout": {"width": "auto"}}
+        common = {"style": {"description_width": "10em"}, "layout": {"width": "auto"}}
         self.prompt = ipywidgets.Text(words.prompt, description="Prompt",
                                       continuous_update=False, **common)
         self.negative_prompt = ipywidgets.Text("", description="Negative prompt",
@@ -140,7 +140,7 @@ class Playground:
         width = f"{self._view_width + 8}px"
         seen = ipywidgets.VBox(
             [self.picture, self.engine.progress, self.engine.status],
-            layout={"flex": f"0 1 {width}", "width": width})
+            layout={"flex": f"0 1 {width}", "width": width, "margin": "0 0 0 16px"})
         for name in ("prompt", "negative_prompt", "guidance", "steps", "seed", "sampler", "live",
                      "generate", "next_seed", "stop", "picture"):
             getattr(self, name).add_class(f"minisd-{name.replace('_', '-')}")
