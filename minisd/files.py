@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 ZIP, PICKLE, LFS_POINTER = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+SAFETENSORS_HEADER = b"{"       # JSON after 8 bytes of its length, and those may look like anything
 OLDEST_SAFE_TORCH = (2, 10)     # before it a crafted .ckpt corrupts memory (CVE-2026-24747)
 
 
@@ -71,7 +72,8 @@ def open_weights(path: str | Path) -> Weights:
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ValueError(f"{path} is a web page, not weights: the download was refused or the "
                          f"address was wrong; fetch it again")
-    return _open_checkpoint(path) if head.startswith((ZIP, PICKLE)) else _open_safetensors(path)
+    pickled = head.startswith((ZIP, PICKLE)) and head[8:9] != SAFETENSORS_HEADER
+    return _open_checkpoint(path) if pickled else _open_safetensors(path)
 
 
 def _open_safetensors(path: Path) -> Weights:
@@ -92,18 +94,18 @@ def _open_checkpoint(path: Path) -> Weights:
                          f"torch 2.10 or newer, or use a .safetensors file")
     try:
         wanted = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        strange = sorted(wanted - {name for _, name in HARMLESS})
-        if strange:
-            raise ValueError(
-                f"{path} is refused: it asks to run {', '.join(strange)}, which weights do not "
-                f"need; nothing of it was executed. Use a .safetensors file from a source you "
-                f"trust")
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise ValueError(_damaged(path, error)) from error
+    strange = sorted(wanted - {name for _, name in HARMLESS})
+    if strange:
+        raise ValueError(
+            f"{path} is refused: it asks to run {', '.join(strange)}, which weights do not need; "
+            f"nothing of it was executed. Use a .safetensors file from a source you trust")
+    try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is damaged, cut off, or no torch checkpoint ({reason}): fetch "
-                         f"it again") from error
+        raise ValueError(_damaged(path, error)) from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     tensors = ({name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -111,3 +113,8 @@ def _open_checkpoint(path: Path) -> Weights:
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name: expected a model's weights")
     return Weights(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{path} is damaged, cut off, or no torch checkpoint ({reason}): fetch it again"

@@ -149,6 +149,10 @@ def rename(name: str, layout: str) -> str:
 
 # Whose file is it?
 
+class Unknown(ValueError):
+    """Names that belong to no layout known here, and to no other model known here either."""
+
+
 @dataclass(frozen=True)
 class Recognised:
     """What a file's names say it is."""
@@ -198,7 +202,7 @@ def recognise(shapes: Shapes) -> Recognised:
         found = Recognised("minisd", ("unet",))
     else:
         some = ", ".join(sorted(shapes)[:3]) or "no tensors at all"
-        raise ValueError(f"these are not the weights of a Stable Diffusion v1 network ({some}, "
+        raise Unknown(f"these are not the weights of a Stable Diffusion v1 network ({some}, "
                          f"...); expected CompVis's or diffusers' names")
     return found
 
@@ -212,27 +216,30 @@ def to_ours(shapes: Shapes, found: Recognised) -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for name in shapes:
-        if name.endswith("position_ids"):
-            continue
-        if found.layout == "compvis" and len(found.parts) and "." in name:
-            source = name
-            if not any(name.startswith(prefix) for prefix in COMPVIS_PREFIXES.values()):
-                if found.parts != ("vae",) or name.startswith(("loss.", "model_ema.")):
-                    continue
-                source = COMPVIS_PREFIXES["vae"] + name         # a VAE in a file of its own
-            if source.startswith("cond_stage_model.transformer.") and ".text_model." not in source:
-                source = source.replace(".transformer.", ".transformer.text_model.", 1)
+        if found.layout == "compvis":
+            source = _compvis_name(name, found)
             averaged = EMA_PREFIX + name.removeprefix(COMPVIS_PREFIXES["unet"]).replace(".", "")
-            named[rename(source, "compvis")] = averaged if averaged in shapes else name
-        elif found.layout == "diffusers":
-            part = found.parts[0]
-            source = name
-            if part == "text_encoder" and not name.startswith("text_model."):
-                source = f"text_model.{name}"
-            named[rename(f"{part}.{source}", "diffusers")] = name
+            theirs = averaged if averaged in shapes else name
         else:
-            named[f"{found.parts[0]}.{name}"] = name
+            source, theirs = f"{found.parts[0]}.{name}", name
+            if found.layout == "diffusers" and re.match(r"text_encoder\.(?!text_model)", source):
+                source = source.replace("text_encoder.", "text_encoder.text_model.", 1)
+        if source and not source.endswith("position_ids"):
+            ours = source if found.layout == "minisd" else rename(source, found.layout)
+            named[ours] = theirs
     return named
+
+
+def _compvis_name(name: str, found: Recognised) -> str:
+    """The full CompVis name of a tensor of the model; "" for all that lies in such files beside."""
+    if name.startswith(tuple(COMPVIS_PREFIXES.values())):
+        # Some community files leave out a part of the text encoder's names.
+        bare = COMPVIS_PREFIXES["text_encoder"]
+        if name.startswith(bare) and not name.startswith(f"{bare}text_model."):
+            name = name.replace(bare, f"{bare}text_model.", 1)
+        return name
+    alone = found.parts == ("vae",) and not name.startswith(("loss.", "model_ema."))
+    return COMPVIS_PREFIXES["vae"] + name if alone else ""
 
 
 # What size is it? `shapes` with our names, part in front.

@@ -100,8 +100,9 @@ class StableDiffusion(nn.Module):
         Warns of words that were cut off, and of words that the model never saw in training.
         """
         if self.tokenizer is None:
-            raise ValueError("this model has no tokenizer: load a trained model, or set "
-                             "sd.tokenizer = minisd.Tokenizer.from_folder(...)")
+            raise ValueError("this model has no tokenizer: put vocab.json and merges.txt into a "
+                             "folder tokenizer/ beside its weights, or set sd.tokenizer = "
+                             "minisd.Tokenizer.from_folder(...)")
         ids = self.tokenizer(prompt)
         for text in [prompt] if isinstance(prompt, str) else prompt:
             unseen = self.tokenizer.unseen_words(text)
@@ -340,28 +341,37 @@ def load(model: str | Path = "auto", *, device: str = "auto",
          dtype: str | torch.dtype = "auto") -> StableDiffusion:
     """A trained model, ready to paint.
 
-    model: "auto" (what $MINISD_MODEL names, else toyworld), "toyworld", or a folder in this
-    project's layout (see checkpoint.py).
+    model: "auto" (what $MINISD_MODEL names, else toyworld), "toyworld", or a path: a folder of
+    this project or of diffusers, or a .safetensors or .ckpt file (see checkpoint.py).
     device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
     dtype: "auto", "float32", "bfloat16", "float16", or a torch.dtype. "auto" is float16 on
     GPUs, bfloat16 on processors that compute in it, else float32.
     Raises ValueError or FileNotFoundError, naming what was expected.
     """
     name = os.environ.get("MINISD_MODEL") or "toyworld" if model == "auto" else model
-    folder = WEIGHTS / "toyworld" if str(name) == "toyworld" else Path(name)
-    if not folder.is_dir():
-        raise ValueError(f"unknown model {str(name)!r}: expected 'auto', 'toyworld' or a folder "
-                         f"with config.json")
-    config = checkpoint.read_config(folder)
-    tokenizer = Tokenizer.from_folder(folder / "tokenizer", max_length=config.text.max_length)
+    path = WEIGHTS / "toyworld" if str(name) == "toyworld" else Path(name)
+    if not path.exists():
+        raise ValueError(f"unknown model {str(name)!r}: expected 'auto', 'toyworld', or the path "
+                         f"of a folder, a .safetensors or a .ckpt file")
+    config = checkpoint.read_config(path)
+    tokenizer = find_tokenizer(path, config.text.max_length)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
     with torch.device("meta"):
         sd = StableDiffusion(config, tokenizer)
     sd = sd.to(kind).to_empty(device=target)
-    for part in checkpoint.PARTS:
-        checkpoint.load_into(sd.get_submodule(part), folder / f"{part}.safetensors")
+    checkpoint.load_into(sd, path)
     return sd.eval().requires_grad_(False)
+
+
+def find_tokenizer(model: Path, max_length: int) -> Tokenizer | None:
+    """The vocabulary beside a model, or CLIP's in weights/; None where there is neither."""
+    beside = (model if model.is_dir() else model.parent) / "tokenizer"
+    if beside.is_dir():
+        return Tokenizer.from_folder(beside, max_length=max_length)
+    places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
+    found = next((place for place in places if (place / "vocab.json").is_file()), None)
+    return None if found is None else Tokenizer.from_folder(found, max_length=max_length)
 
 
 def choose_device(name: str) -> torch.device:

@@ -90,29 +90,34 @@ def test_long_lists_of_differences_are_cut(other, path):
     assert "surplus.4 ..." in text and "surplus.5" not in text and "9 unexpected" in text
 
 
-@pytest.mark.parametrize("damage", [
-    lambda raw: b"", lambda raw: raw[:7], lambda raw: raw[:200], lambda raw: raw[:-1],
-    lambda raw: raw + b"\0", lambda raw: b"<!doctype html><html>not found</html>",
-    lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"],
+CUT = "is damaged, cut off, or no safetensors file ("
+
+
+@pytest.mark.parametrize(("damage", "expected"), [
+    (lambda raw: b"", "is empty"), (lambda raw: raw[:7], CUT), (lambda raw: raw[:200], CUT),
+    (lambda raw: raw[:-1], CUT), (lambda raw: raw + b"\0", CUT),
+    (lambda raw: b"<!doctype html><html>not found</html>", "is a web page, not weights"),
+    (lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+     "is a Git LFS pointer")],
     ids=["empty", "in length", "in header", "last byte", "surplus byte", "html", "lfs pointer"])
-def test_a_damaged_file_is_refused_and_nothing_is_loaded(other, path, damage):
+def test_a_damaged_file_is_refused_and_nothing_is_loaded(other, path, damage, expected):
     path.write_bytes(damage(path.read_bytes()))
     text = assert_untouched(other, lambda: checkpoint.load_into(other, path))
-    assert text.startswith(f"{path} is damaged or no safetensors file (")
+    assert text.startswith(f"{path} {expected}")
 
 
 def test_a_missing_file_is_named(net, tmp_path):
-    for missing in (tmp_path / "unet.safetensors", tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"no weights at {re.escape(str(missing))}: "):
-            checkpoint.load_into(net, missing)
+    missing = tmp_path / "unet.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"no model at {re.escape(str(missing))}: "):
+        checkpoint.load_into(net, missing)
 
 
 # config.json
 
 def test_a_folder_without_config_says_what_a_model_is(tmp_path):
-    with pytest.raises(FileNotFoundError, match=(
-            r"is not a minisd model: it has no config.json; expected a folder with config.json, "
-            r"text_encoder.safetensors, unet.safetensors, vae.safetensors and tokenizer/")):
+    with pytest.raises(ValueError, match=(
+            r"is no model: expected a folder of this project \(config.json and "
+            r"text_encoder.safetensors, unet.safetensors, vae.safetensors\) or of diffusers")):
         checkpoint.read_config(tmp_path)
 
 

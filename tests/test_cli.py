@@ -162,7 +162,8 @@ def test_as_many_steps_as_the_sampler_can_take(sampler):
     schedule = make_schedule(config.V1.schedule)
     most = cli.SAMPLERS[sampler]
     assert len(samplers.make_rule(sampler, schedule, most).timesteps) == most
-    with pytest.raises(ValueError, match=re.escape(f"steps must be from 1 to {most} for {sampler}")):
+    text = re.escape(f"steps must be from 1 to {most} for {sampler}")
+    with pytest.raises(ValueError, match=text):
         samplers.make_rule(sampler, schedule, most + 1)
 
 
