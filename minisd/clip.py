@@ -103,7 +103,8 @@ class CLIP(nn.Module):
 
     def __init__(self, text: TextConfig, image: ImageTowerConfig) -> None:
         super().__init__()
-        self.text = CLIPTextTransformer(text)
+        self.config = text
+        self.text: nn.Module = CLIPTextTransformer(text)
         self.image = CLIPImageTransformer(image)
         self.text_projection = nn.Linear(text.width, image.projection_dim, bias=False)
         self.image_projection = nn.Linear(image.width, image.projection_dim, bias=False)
@@ -112,7 +113,7 @@ class CLIP(nn.Module):
     def embed_text(self, token_ids: Tensor) -> Tensor:
         """(b, n) ids -> unit vectors (b, p): the state at the first end token, projected."""
         hidden = self.text(token_ids)
-        ends = (token_ids == self.text.config.end_id).int().argmax(1)
+        ends = (token_ids == self.config.end_id).int().argmax(1)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), ends]
         return nn.functional.normalize(self.text_projection(pooled), dim=-1)
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minisd import checkpoint, images
-from minisd.clip import CLIPTextTransformer
+from minisd.clip import CLIP, CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
 from minisd.samplers import Guess, SampleStep, make_rule, sample
@@ -362,6 +362,21 @@ def load(model: str | Path = "auto", *, device: str = "auto",
     sd = sd.to(kind).to_empty(device=target)
     checkpoint.load_into(sd, path)
     return sd.eval().requires_grad_(False)
+
+
+def load_clip(sd: StableDiffusion) -> CLIP:
+    """Both towers of toyworld's CLIP around sd's text encoder, to compare pictures and prompts.
+
+    Raises ValueError for a model whose image tower does not ship (v1's).
+    """
+    if sd.config.image_tower is None:
+        raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
+    clip = CLIP(sd.config.text, sd.config.image_tower)
+    clip.text = nn.Identity()                   # its weights are sd's own
+    checkpoint.load_into(clip, WEIGHTS / "toyworld" / "image_tower.safetensors")
+    clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
+    clip.text = sd.text_encoder
+    return clip
 
 
 def find_tokenizer(model: Path, max_length: int) -> Tokenizer | None:

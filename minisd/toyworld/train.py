@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from minisd import checkpoint
 from minisd.clip import CLIP
@@ -29,6 +30,7 @@ from minisd.toyworld import (
     train_vae,
 )
 from minisd.toyworld.captions import caption, vocabulary
+from minisd.toyworld.judge import Judge, save_judge
 from minisd.toyworld.recipe import RECIPE, Recipe
 from minisd.unet import UNet
 from minisd.vae import VAE
@@ -98,11 +100,16 @@ def export(folder: Path, target: Path) -> None:
     train_tokenizer.save(target / "tokenizer", merges, tokenizer.known_words)
     clip = trained_clip(config, folder)
     checkpoint.save(clip.text, target / "text_encoder.safetensors")
-    checkpoint.save(clip, target / "clip.safetensors")
+    clip.text = nn.Identity()       # it has its own file; `pipeline.load_clip` joins them again
+    checkpoint.save(clip, target / "image_tower.safetensors")
     checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
     unet = UNet(config.unet)
     unet.load_state_dict(average(folder, "unet" if (folder / "unet.pt").exists() else "unet_small"))
     checkpoint.save(unet, target / "unet.safetensors")
+    if (folder / "judge.pt").exists():
+        judge = Judge()
+        judge.load_state_dict(average(folder, "judge"))
+        save_judge(judge, target / "judge.safetensors")
     checkpoint.write_config(target, config)
 
 
@@ -136,11 +143,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def shipped(part: str) -> dict[str, Tensor] | None:
-    """The shipped weights of a part, to start from."""
-    if part not in ("vae", "clip", "unet"):
+    """The shipped weights of a part, to start from; None for what starts anew."""
+    if part in ("tokenizer", "judge"):
         return None
-    from safetensors.torch import load_file
-    return {k: v.float() for k, v in load_file(SHIPPED / f"{part}.safetensors").items()}
+    if part == "clip":
+        text = load_file(SHIPPED / "text_encoder.safetensors")
+        tensors = {f"text.{name}": value for name, value in text.items()}
+        tensors |= load_file(SHIPPED / "image_tower.safetensors")
+    else:
+        tensors = load_file(SHIPPED / f"{part}.safetensors")
+    return {name: value.float() for name, value in tensors.items()}
 
 
 if __name__ == "__main__":
