@@ -104,7 +104,7 @@ class CLIP(nn.Module):
     def __init__(self, text: TextConfig, image: ImageTowerConfig) -> None:
         super().__init__()
         self.config = text
-        self.text: nn.Module = CLIPTextTransformer(text)
+        self.text = CLIPTextTransformer(text)
         self.image = CLIPImageTransformer(image)
         self.text_projection = nn.Linear(text.width, image.projection_dim, bias=False)
         self.image_projection = nn.Linear(image.width, image.projection_dim, bias=False)

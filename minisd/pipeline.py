@@ -40,7 +40,7 @@ OnStep = Callable[[SampleStep], None]
 class Request:
     """What a user asks for, checked."""
 
-    prompt: str | Sequence[str]
+    prompt: str
     negative_prompt: str
     guidance_scale: float
     steps: int
@@ -372,7 +372,7 @@ def load_clip(sd: StableDiffusion) -> CLIP:
     if sd.config.image_tower is None:
         raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
     clip = CLIP(sd.config.text, sd.config.image_tower)
-    clip.text = nn.Identity()                   # its weights are sd's own
+    clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
     checkpoint.load_into(clip, WEIGHTS / "toyworld" / "image_tower.safetensors")
     clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
     clip.text = sd.text_encoder

@@ -39,8 +39,15 @@ Noise = Callable[[], Tensor]        # fresh standard normal noise of x_t's shape
 class Rule(Protocol):
     """What a sampler has to know; see `DDIM` for the simplest one."""
 
+    max_steps: int                  # that it can take
     timesteps: list[float]          # where step i asks the network, falling; fractions allowed
-    start_scale: float              # size of the starting noise in x_t, 1 or nearly
+
+    def __init__(self, schedule: Schedule, steps: int, eta: float = 0.0) -> None: ...
+
+    @property
+    def start_scale(self) -> float:
+        """Size of the starting noise in x_t, 1 or nearly."""
+        ...
 
     def step(self, i: int, x_t: Tensor, eps: Tensor, predict: Predict, noise: Noise
              ) -> tuple[Tensor, StepCoefficients]:

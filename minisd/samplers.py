@@ -15,7 +15,7 @@ from minisd.diffusion import Schedule, StepCoefficients, predict_x0
 from minisd.rules import DDIM, DDPM, PLMS, Guess, Noise, Predict, Rule
 from minisd.sigma_rules import LMS, DPMSolverPP, Euler, EulerAncestral, Heun
 
-SAMPLERS: dict[str, type] = {
+SAMPLERS: dict[str, type[Rule]] = {
     "ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "lms": LMS, "euler": Euler,
     "euler_a": EulerAncestral, "heun": Heun, "dpm++2m": DPMSolverPP}
 

@@ -103,7 +103,7 @@ class Tokenizer:
         ids = [self.start_id, *found.ids[:room], self.end_id]
         length = len(ids)
         ids += [self.end_id] * (self.max_length - length)
-        tokens = tuple(self.backend.id_to_token(i) for i in ids)
+        tokens = tuple(self.backend.id_to_token(i) or "" for i in ids)
         dropped = prompt[found.offsets[room][0]:] if len(found.ids) > room else ""
         return Encoded(tuple(ids), tokens, length, dropped)
 
@@ -112,8 +112,8 @@ class Tokenizer:
 
         Warns of words that were dropped, and of control tokens among the words.
         """
-        texts = prompts if isinstance(prompts, list | tuple) else [prompts]
-        encoded = [self.encode(text) for text in texts]
+        several = prompts if isinstance(prompts, list | tuple) else [prompts]
+        encoded = [self.encode(text) for text in several]   # type: ignore[arg-type]
         for one in encoded:
             if one.dropped:
                 warn(f"the prompt is longer than {self.max_length - 2} tokens; dropped: "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,7 @@ class Share:
         return batch[self.rank::self.world]
 
 
+Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[torch.Generator, Share], dict[str, Tensor]]    # "loss" and whatever to log
 Sheet = Callable[[Path], None]                                  # draws samples to a file
 
@@ -94,10 +96,10 @@ def generator(seed: int, step: int, micro: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + micro)
 
 
-class Fit:
+class Fit(Generic[Network]):
     """One network's training: `Fit(...).run()` continues from what `folder` holds."""
 
-    def __init__(self, name: str, model: nn.Module, part: Part, loss: Loss, folder: Path, *,
+    def __init__(self, name: str, model: Network, part: Part, loss: Loss, folder: Path, *,
                  seed: int = 0, share: Share | None = None, sheet: Sheet | None = None,
                  sheet_every: int = 500) -> None:
         """sheet draws a page of samples from the averaged model, every sheet_every steps.
@@ -159,12 +161,12 @@ class Fit:
         """EMA of the weights, its decay warmed up so that the start is forgotten."""
         decay = min(self.part.ema, self.step / (self.step + 10))
         with torch.no_grad():
-            averaged, current = list(self.average.parameters()), list(self.model.parameters())
+            averaged, current = tuple(self.average.parameters()), tuple(self.model.parameters())
             torch._foreach_lerp_(averaged, current, 1 - decay)
 
     # The whole run
 
-    def run(self, minutes: float | None = None) -> nn.Module:
+    def run(self, minutes: float | None = None) -> Network:
         """Train to the last step, or for so many minutes; returns the averaged model."""
         self.resume()
         self.model.train()

@@ -94,13 +94,13 @@ def export(folder: Path, target: Path) -> None:
     """Write the averaged weights in float16, the tokenizer and the sizes to `target`."""
     config = checkpoint.read_config(folder)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    merges = [tuple(line.split(" ")) for line in
-              (folder / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]]
+    lines = (folder / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
     assert tokenizer.known_words is not None
     train_tokenizer.save(target / "tokenizer", merges, tokenizer.known_words)
     clip = trained_clip(config, folder)
     checkpoint.save(clip.text, target / "text_encoder.safetensors")
-    clip.text = nn.Identity()       # it has its own file; `pipeline.load_clip` joins them again
+    clip.text = nn.Identity()       # type: ignore[assignment]  # it has a file of its own
     checkpoint.save(clip, target / "image_tower.safetensors")
     checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
     unet = UNet(config.unet)
