@@ -127,7 +127,8 @@ V1 = Config(
 TOYWORLD = Config(
     name="toyworld",
     text=TextConfig(vocab_size=703, width=128, layers=4, heads=4, projection_dim=128),
-    vae=VAEConfig(channels=(24, 48, 96, 128), layers_per_block=1, groups=8, scale_factor=1.0),
+    vae=VAEConfig(channels=(24, 48, 96, 128), layers_per_block=1, groups=8,
+                  scale_factor=0.42577),
     unet=UNetConfig(channels=(64, 128, 224), attention=(False, True, True), layers_per_block=1,
                     heads=4, context_dim=128, groups=16),
     image_size=128,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import minisd
 from minisd import checkpoint, images
-from minisd.config import V1
+from minisd.config import TOYWORLD, V1
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.tokenizer import Tokenizer
@@ -465,3 +465,47 @@ def test_v1_has_exactly_its_parameters_and_takes_no_memory():
     assert sum(p.numel() for p in sd.parameters()) == 1_066_235_307
     assert all(tensor.is_meta for tensor in sd.state_dict(keep_vars=True).values())
     assert sd.schedule.alpha_bar.device.type == "cpu"
+
+
+# The model that ships
+
+SHIPPED = Path(minisd.__file__).parents[1] / "weights" / "toyworld"
+
+
+def test_the_shipped_model_is_the_preset():
+    assert checkpoint.read_config(SHIPPED) == TOYWORLD
+
+
+def test_the_shipped_files_are_small():
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*.safetensors")) < 40e6
+
+
+def test_the_shipped_model_paints_the_background_it_is_told():
+    """The least that training must have brought: sand is yellow, the sea is blue, night is dark."""
+    sd = minisd.load("toyworld", device="cpu")
+    means = {}
+    for place in ("on the sand", "at sea", "at night", "on a white background"):
+        picture, = sd.text_to_image(f"a red car {place}", seed=0, steps=20, guidance_scale=5)
+        corners = np.asarray(picture, float)[[0, 0, -1, -1], [0, -1, 0, -1]]
+        means[place] = corners.mean(0)
+    red, _, blue = means["on the sand"]
+    assert red > blue + 20
+    red, _, blue = means["at sea"]
+    assert blue > red + 40
+    assert means["at night"].mean() < 100 < 190 < means["on a white background"].mean()
+
+
+def test_the_towers_of_the_shipped_clip_find_the_caption_of_a_picture():
+    from minisd.pipeline import load_clip
+    from minisd.toyworld import data
+    from minisd.toyworld.captions import full_caption
+
+    sd = minisd.load("toyworld", device="cpu", dtype="float32")
+    clip = load_clip(sd)
+    scenes = [data.scene(i, split=data.UNSEEN) for i in range(40)]
+    pictures = data.to_tensor(data.pictures(range(40), size=128, split=data.UNSEEN))
+    with torch.no_grad():
+        similarity = clip.embed_images(pictures) @ clip.embed_text(
+            sd.tokenizer([full_caption(scene) for scene in scenes])).T
+    found = (similarity.argmax(1) == torch.arange(40)).float().mean()
+    assert found > 0.6                          # by chance 1 in 40

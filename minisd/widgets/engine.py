@@ -146,8 +146,9 @@ class Engine:
 
     def say(self, text: str, *, error: bool = False) -> None:
         """The status line, as plain text; a screen reader speaks it."""
-        style = f' style="color: var(--jp-error-color1, {COLOURS["error"]})"' if error else ""
-        self.status.value = f'<div role="status"{style}>{escape(text, quote=False)}</div>'
+        colour = f"; color: var(--jp-error-color1, {COLOURS['error']})" if error else ""
+        self.status.value = (f'<div role="status" style="line-height: 1.4{colour}">'
+                             f'{escape(text, quote=False)}</div>')
 
     def _forget_latest(self) -> None:
         self._generation += 1

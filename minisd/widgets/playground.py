@@ -119,7 +119,8 @@ class Playground:
                                                continuous_update=False, **common)
         self.guidance = ipywidgets.FloatSlider(7.5, min=0, max=LARGEST_GUIDANCE, step=0.5,
                                                description="Guidance scale",
-                                               continuous_update=live, **common)
+                                               readout_format=".1f", continuous_update=live,
+                                               **common)
         self.steps = ipywidgets.IntSlider(STEPS, min=1, max=LARGEST_STEPS, description="Steps",
                                           continuous_update=live, **common)
         self.seed = ipywidgets.BoundedIntText(words.seed, min=0, max=LARGEST_SEED,
@@ -127,13 +128,14 @@ class Playground:
         self.sampler = ipywidgets.Dropdown(options=list(SAMPLERS), value="ddim",
                                            description="Sampler", **common)
         self.live = ipywidgets.Checkbox(live, description="Paint at every change", indent=False)
-        self.generate = ipywidgets.Button(description="Generate", button_style="primary")
-        self.next_seed = ipywidgets.Button(description="Next seed")
-        self.stop = ipywidgets.Button(description="Stop")
+        narrow = {"width": "auto", "flex": "1 1 0"}
+        self.generate = ipywidgets.Button(description="Generate", button_style="primary",
+                                          layout=narrow)
+        self.next_seed = ipywidgets.Button(description="Next seed", layout=narrow)
+        self.stop = ipywidgets.Button(description="Stop", layout=narrow)
 
     def _arrange(self) -> ipywidgets.Box:
-        buttons = ipywidgets.HBox([self.generate, self.next_seed, self.stop],
-                                  layout={"flex_flow": "row wrap"})
+        buttons = ipywidgets.HBox([self.generate, self.next_seed, self.stop])
         knobs = ipywidgets.VBox(
             [self.prompt, self.negative_prompt, self.guidance, self.steps, self.seed,
              self.sampler, self.live, buttons], layout={"flex": "1 1 22em", "min_width": "18em"})
