@@ -18,12 +18,12 @@ class Examples:
 
 TOYWORLD = Examples(
     prompt="a red car below a yellow balloon",
-    negative_prompt="a black background",
+    negative_prompt="a cloudy sky",
     edited_prompt="a red car below a yellow balloon at night",
     edited_negative_prompt="",
     story_prompt="a red car below a yellow balloon in the sky",
     story_negative_prompt="",
-    seed=7,
+    seed=5,
 )
 
 # The prompts under which v1 is shown in the Wolfram Neural Net Repository ("Stable Diffusion V1").
