@@ -34,16 +34,19 @@ from minisd.vae import VAE
 
 DRAW_LOSSES = loop.Fit._draw_losses
 PARTS = ("vae", "clip", "unet_small", "unet")
-SPLIT_TOLERANCE = 1e-4      # rounding in a gradient near zero moves an Adam step by up to its rate
+SPLIT_TOLERANCE = 3e-5      # float32 sums in another order, through a few steps of Adam
 KINK_TOLERANCE = 1e-4       # of gradients: those of the VAE's L1 error jump where its sign changes
 
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_arithmetic() -> Iterator[None]:
     """So that results are comparable to the last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)            # as in the processes that it is compared to
     with pytest.MonkeyPatch.context() as patch:
         tiny_training.plain(patch.setattr)
         yield
+    torch.set_num_threads(threads)
 
 
 def state(folder: Path, name: str) -> dict:
