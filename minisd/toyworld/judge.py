@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from minisd import checkpoint
 from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, Scene
 
 SIDE = 64               # pixels along each side of what the judge looks at
@@ -145,13 +145,13 @@ def _centre_of_mass(sure: Tensor, row: int, column: int) -> tuple[float, float]:
 
 def save_judge(judge: Judge, path: Path) -> None:
     """Write the weights as float16 safetensors."""
-    save_file({k: v.half().contiguous() for k, v in judge.state_dict().items()}, path)
+    checkpoint.save(judge, path)
 
 
 def load_judge(path: Path) -> Judge:
     """The judge of a file, in float32 and ready to read."""
     judge = Judge()
-    judge.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    checkpoint.load_into(judge, path)
     return judge.eval().requires_grad_(False)
 
 
