@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisd import checkpoint
 from minisd.toyworld import data, loop
@@ -26,11 +26,12 @@ def encode(vae: VAE, images: np.ndarray) -> Tensor:
 
 def cached(vae: VAE, folder: Path, count: int, *, size: int, seed: int, share: loop.Share
            ) -> Tensor:
-    """Posteriors of training scenes 0 .. count - 1 (see `encode`), kept for these VAE weights.
+    """Posteriors of training scenes 0 .. count - 1 (see `encode`), kept for this encoder's weights.
 
     Every process encodes its share, and the first one puts them together.
     """
-    path = folder / f"latents-{seed}-{count}-{size}-{checkpoint.fingerprint(vae)}.pt"
+    encoder = checkpoint.fingerprint(nn.ModuleList([vae.encoder, vae.quant_conv]))
+    path = folder / f"latents-{seed}-{count}-{size}-{encoder}.pt"
     if not path.exists():
         with loop.first_alone(share):
             images = data.cached_pictures(folder, count, size=size, seed=seed)

@@ -36,12 +36,13 @@ class Recipe:
     crop: int = 64                  # pixels along each side of the VAE's training crops
     kl_weight: float = 1e-4         # of the mean KL per latent value, beside the mean L1 error
     edge_weight: float = 0.5        # of the L1 error of differences between neighbouring pixels
+    decoder: Part = Part(steps=1_500, batch=16, lr=5e-4, warmup=50, cooldown=1_400)
 
-    clip: Part = Part(steps=600, batch=128, lr=1e-3, warmup=60, cooldown=500)
+    clip: Part = Part(steps=2_000, batch=128, lr=1e-3, warmup=60, cooldown=1_400)
     hard_negatives: float = 0.25    # share of a batch that differs from another in one word
 
     unet_small: Part = Part(steps=800, batch=64, lr=1e-3, warmup=200, ema=0.998)
-    unet: Part = Part(steps=1_500, batch=64, lr=1e-3, warmup=100, cooldown=500, ema=0.9995)
+    unet: Part = Part(steps=8_500, batch=64, lr=1e-3, warmup=100, cooldown=2_500, ema=0.9995)
     caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
     snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023, eq. 10)
 

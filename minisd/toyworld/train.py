@@ -63,6 +63,11 @@ def average(folder: Path, name: str) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)["average"]
 
 
+def last_stage(folder: Path, first: str, second: str) -> str:
+    """The name of the second stage if it has begun, else of the first."""
+    return second if (folder / f"{second}.pt").exists() else first
+
+
 def trained_clip(config: Config, folder: Path) -> CLIP:
     assert config.image_tower is not None
     clip = CLIP(config.text, config.image_tower)
@@ -72,7 +77,7 @@ def trained_clip(config: Config, folder: Path) -> CLIP:
 
 def trained_vae(config: Config, folder: Path) -> VAE:
     vae = VAE(config.vae)
-    vae.load_state_dict(average(folder, "vae"))
+    vae.load_state_dict(average(folder, last_stage(folder, "vae", "decoder")))
     return vae.eval()
 
 
@@ -104,7 +109,7 @@ def export(folder: Path, target: Path) -> None:
     checkpoint.save(clip, target / "image_tower.safetensors")
     checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
     unet = UNet(config.unet)
-    unet.load_state_dict(average(folder, "unet" if (folder / "unet.pt").exists() else "unet_small"))
+    unet.load_state_dict(average(folder, last_stage(folder, "unet_small", "unet")))
     checkpoint.save(unet, target / "unet.safetensors")
     if (folder / "judge.pt").exists():
         judge = Judge()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from minisd.attention import AttentionTap
 from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, make_schedule
@@ -32,6 +33,16 @@ def snr_weights(snr: Tensor, cap: float) -> Tensor:
     return snr.clamp(max=cap) / snr
 
 
+def lay_open(model: nn.Module) -> None:
+    """Make every attention compute its formula in full instead of in one fused kernel.
+
+    At 64 cells a CPU is faster so: 0.70 s instead of 0.84 s for a step of 32 (backward included).
+    """
+    for module in model.modules():
+        if isinstance(module, AttentionTap):
+            module.listeners.append(lambda weights: None)
+
+
 class Stage:
     """One resolution of the UNet's training."""
 
@@ -47,6 +58,8 @@ class Stage:
         self.weights = snr_weights(schedule.snr(), recipe.snr_cap).float()
         self.fit = loop.Fit(name, sd.unet, self.part, self.loss, folder, seed=recipe.seed,
                             share=share, sheet=self.sheet)
+        if loop.device().type == "cpu":
+            lay_open(sd.unet)
 
     def loss(self, g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
         """The weighted error of the predicted noise on one micro-batch."""

@@ -2,7 +2,9 @@
 
 Esser et al. 2021 and Rombach et al. 2022 (appendix G) train theirs with an L1 error, a perceptual
 and an adversarial term and a very small KL. Here the pictures are flat drawings: an L1 error of
-neighbouring pixels' differences keeps the outlines sharp in place of the last two.
+neighbouring pixels' differences keeps the outlines sharp in place of the last two. At the end the
+decoder alone is trained on, towards the least squared error, while the encoder and with it the
+latents stay: as the "ft-MSE" decoder was that followed v1.
 """
 
 from pathlib import Path
@@ -49,42 +51,60 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * mse.clamp_min(1e-10).log10()
 
 
-def train(config: Config, recipe: Recipe, folder: Path, *, share: loop.Share,
-          minutes: float | None = None, start: dict[str, Tensor] | None = None) -> VAE:
-    """The trained VAE, still with scale factor 1; see `latents.measure_scale`."""
-    torch.manual_seed(recipe.seed)
-    vae = VAE(config.vae).to(loop.device())
-    if start:
-        vae.load_state_dict(start)
-    with loop.first_alone(share):
-        images = data.cached_pictures(folder, recipe.scenes, size=config.image_size,
-                                      seed=recipe.seed)
+class Stage:
+    """One of the two stages: both networks together, then the decoder alone."""
 
-    def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
-        crops = random_crops(images, recipe.vae.batch, recipe.crop, g)
-        noise = torch.randn(len(crops), config.vae.latent_channels,
-                            *(side // config.vae.downscale for side in crops.shape[2:]),
-                            generator=g)
+    def __init__(self, name: str, vae: VAE, config: Config, recipe: Recipe, folder: Path, *,
+                 share: loop.Share) -> None:
+        self.name, self.vae, self.config, self.recipe = name, vae, config, recipe
+        self.part = getattr(recipe, name)
+        with loop.first_alone(share):
+            self.images = data.cached_pictures(folder, recipe.scenes, size=config.image_size,
+                                               seed=recipe.seed)
+        self.unseen = data.to_tensor(data.pictures(range(8), size=config.image_size,
+                                                   split=data.UNSEEN, seed=recipe.seed))
+        self.fit = loop.Fit(name, vae, self.part, self.loss, folder, seed=recipe.seed,
+                            share=share, sheet=self.sheet, sheet_every=300)
+
+    def loss(self, g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
+        """What is lost on the way through a sample of the posterior, on one micro-batch."""
+        crops = random_crops(self.images, self.part.batch, self.recipe.crop, g)
+        sides = (side // self.config.vae.downscale for side in crops.shape[2:])
+        noise = torch.randn(len(crops), self.config.vae.latent_channels, *sides, generator=g)
         crops, noise = (share.of(x).to(loop.device()) for x in (crops, noise))
         with loop.autocast():
-            posterior = vae.encode(crops)
-            decoded = vae.decode(posterior.mean + posterior.std * noise).float()
+            posterior = self.vae.encode(crops)
+            decoded = self.vae.decode(posterior.mean + posterior.std * noise).float()
+        quality = {"psnr": psnr(decoded, crops).mean()}
+        if self.name == "decoder":
+            return {"loss": F.mse_loss(decoded, crops), **quality}
         l1, edges = (decoded - crops).abs().mean(), edge_error(decoded, crops)
         kl = posterior.kl().float().mean() / noise[0].numel()
-        total = l1 + recipe.edge_weight * edges + recipe.kl_weight * kl
-        return {"loss": total, "l1": l1, "edges": edges, "kl": kl,
-                "psnr": psnr(decoded, crops).mean()}
-
-    unseen = data.to_tensor(data.pictures(range(8), size=config.image_size, split=data.UNSEEN,
-                                          seed=recipe.seed))
+        total = l1 + self.recipe.edge_weight * edges + self.recipe.kl_weight * kl
+        return {"loss": total, "l1": l1, "edges": edges, "kl": kl, **quality}
 
     @torch.no_grad()
-    def sheet(path: Path) -> None:
+    def sheet(self, path: Path) -> None:
         """Unseen scenes over what comes back of them."""
-        decoded = fit.average(unseen.to(loop.device())).float().cpu()
-        print(f"{path.stem}: {psnr(decoded, unseen).mean():.2f} dB on unseen scenes")
-        save_grid(path, torch.cat([unseen, decoded]), columns=len(unseen))
+        decoded = self.fit.average(self.unseen.to(loop.device())).float().cpu()
+        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
+        save_grid(path, torch.cat([self.unseen, decoded]), columns=len(self.unseen))
 
-    fit = loop.Fit("vae", vae, recipe.vae, loss, folder, seed=recipe.seed, share=share,
-                   sheet=sheet, sheet_every=300)
-    return fit.run(minutes)
+
+def train(config: Config, recipe: Recipe, folder: Path, *, share: loop.Share,
+          minutes: float | None = None, start: dict[str, Tensor] | None = None) -> VAE:
+    """The trained VAE, still with scale factor 1; see `latents.measure_scale`.
+
+    start: weights to begin with; the first stage is then skipped and the encoder stays as it is.
+    """
+    torch.manual_seed(recipe.seed)
+    vae = VAE(config.vae).to(loop.device())
+    if start is None:
+        first = Stage("vae", vae, config, recipe, folder, share=share)
+        start = first.fit.run(minutes).state_dict()
+        if first.fit.step < recipe.vae.steps:
+            return first.fit.average
+    vae.load_state_dict(start)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    return Stage("decoder", vae, config, recipe, folder, share=share).fit.run(minutes)
