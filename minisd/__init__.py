@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minisd import checkpoint as checkpoint
     from minisd import config as config
-    from minisd.pipeline import StableDiffusion, load
+    from minisd.models import load
+    from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
     from minisd.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 __all__ = ["SampleStep", "StableDiffusion", "Tokenizer", "checkpoint", "config", "load"]
 
-HOMES = {"StableDiffusion": "pipeline", "load": "pipeline", "SampleStep": "samplers",
+HOMES = {"StableDiffusion": "pipeline", "load": "models", "SampleStep": "samplers",
          "Tokenizer": "tokenizer"}
 
 

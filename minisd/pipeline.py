@@ -6,12 +6,10 @@ z * scale_factor. Latents stay in float32 on the way; only the networks compute 
 """
 
 import math
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minisd import checkpoint, images
-from minisd.clip import CLIP, CLIPTextTransformer
+from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
 from minisd.samplers import Guess, SampleStep, make_rule, sample
@@ -27,8 +25,6 @@ from minisd.tokenizer import Tokenizer, warn
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SEED = 2 ** 63 - 1
 FEWEST_LEADING_STEPS = 5        # with fewer, samplers with leading spacing start far from noise
 LARGEST_REFERENCE = 2           # reference pictures keep their size up to twice the model's
@@ -65,7 +61,7 @@ class StableDiffusion(nn.Module):
     """The three networks, the tokenizer and the noise schedule of one model.
 
     `StableDiffusion(config)` has random weights, and no memory at all under
-    `torch.device("meta")`; `load` gives a trained one.
+    `torch.device("meta")`; `models.load` gives a trained one.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None = None) -> None:
@@ -333,89 +329,3 @@ def _check_number(name: str, value: object, low: float = -math.inf, high: float 
     if not math.isfinite(value) or not low <= value <= high:
         limits = "finite" if math.isinf(low) else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be {limits}, got {value}")
-
-
-# Loading
-
-def load(model: str | Path = "auto", *, device: str = "auto",
-         dtype: str | torch.dtype = "auto") -> StableDiffusion:
-    """A trained model, ready to paint.
-
-    model: "auto" (what $MINISD_MODEL names, else toyworld), "toyworld", or a path: a folder of
-    this project or of diffusers, or a .safetensors or .ckpt file (see checkpoint.py).
-    device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
-    dtype: "auto", "float32", "bfloat16", "float16", or a torch.dtype. "auto" is float16 on
-    GPUs, bfloat16 on processors that compute in it, else float32.
-    Raises ValueError or FileNotFoundError, naming what was expected.
-    """
-    name = os.environ.get("MINISD_MODEL") or "toyworld" if model == "auto" else model
-    path = WEIGHTS / "toyworld" if str(name) == "toyworld" else Path(name)
-    if not path.exists():
-        raise ValueError(f"unknown model {str(name)!r}: expected 'auto', 'toyworld', or the path "
-                         f"of a folder, a .safetensors or a .ckpt file")
-    config = checkpoint.read_config(path)
-    tokenizer = find_tokenizer(path, config.text.max_length)
-    target = choose_device(device)
-    kind = choose_dtype(dtype, target)
-    with torch.device("meta"):
-        sd = StableDiffusion(config, tokenizer)
-    sd = sd.to(kind).to_empty(device=target)
-    checkpoint.load_into(sd, path)
-    return sd.eval().requires_grad_(False)
-
-
-def load_clip(sd: StableDiffusion) -> CLIP:
-    """Both towers of toyworld's CLIP around sd's text encoder, to compare pictures and prompts.
-
-    Raises ValueError for a model whose image tower does not ship (v1's).
-    """
-    if sd.config.image_tower is None:
-        raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
-    clip = CLIP(sd.config.text, sd.config.image_tower)
-    clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
-    checkpoint.load_into(clip, WEIGHTS / "toyworld" / "image_tower.safetensors")
-    clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
-    clip.text = sd.text_encoder
-    return clip
-
-
-def find_tokenizer(model: Path, max_length: int) -> Tokenizer | None:
-    """The vocabulary beside a model, or CLIP's in weights/; None where there is neither."""
-    beside = (model if model.is_dir() else model.parent) / "tokenizer"
-    if beside.is_dir():
-        return Tokenizer.from_folder(beside, max_length=max_length)
-    places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
-    found = next((place for place in places if (place / "vocab.json").is_file()), None)
-    return None if found is None else Tokenizer.from_folder(found, max_length=max_length)
-
-
-def choose_device(name: str) -> torch.device:
-    """"auto" is the best device at hand. Raises ValueError for one that is not."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not at hand ({reason}): try 'cpu'") from error
-    return device
-
-
-def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """"auto" is the fastest dtype that is safe on the device."""
-    if isinstance(name, torch.dtype):
-        if name not in DTYPES.values():
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
-        return name
-    if name != "auto":
-        if name not in DTYPES:
-            raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {name!r}")
-        return DTYPES[name]
-    if device.type != "cpu":
-        return torch.float16
-    features = torch.cpu.get_capabilities()
-    in_hardware = features.get("avx512_bf16") or features.get("amx_bf16")
-    return torch.bfloat16 if in_hardware else torch.float32

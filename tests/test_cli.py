@@ -19,7 +19,7 @@ from PIL import Image
 
 import minisd
 from minisd import __main__ as cli
-from minisd import checkpoint, config, images, pipeline, samplers
+from minisd import checkpoint, config, images, models, pipeline, samplers
 from minisd.diffusion import make_schedule
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +153,7 @@ def test_toyworld_takes_fewer_steps_by_default(stub):
 
 def test_the_tables_are_those_of_the_package():
     assert set(cli.SAMPLERS) == set(samplers.SAMPLERS)
-    assert set(cli.DTYPES) == {"auto", *pipeline.DTYPES}
+    assert set(cli.DTYPES) == {"auto", *models.DTYPES}
     assert cli.LARGEST_SEED == pipeline.MAX_SEED
 
 

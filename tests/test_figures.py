@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from minisd import figures
-from minisd.figures import COLOURS
+from minisd.figures import COLOURS, training
 from minisd.toyworld import loop
 from minisd.toyworld.rates import rate
 from minisd.toyworld.recipe import Part
@@ -87,13 +87,13 @@ def csv_file(folder: Path, lines: str, name: str = "unet") -> Path:
 def test_losses_of_a_resumed_training_are_those_that_count(tmp_path: Path) -> None:
     """Steps 3 and 4 were done twice, the second time otherwise; step 5 belongs to the first."""
     path = csv_file(tmp_path, "step,loss,lr\n1,5,0\n2,4,0\n3,3,0\n4,2,0\n5,1,0\n3,30,0\n4,20,0\n")
-    steps, loss = figures.read_losses(path)
+    steps, loss = training.read_losses(path)
     assert steps.tolist() == [1, 2, 3, 4] and loss.tolist() == [5, 4, 30, 20]
 
 
 def test_lines_that_a_kill_cut_short_are_skipped(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "step,lr,loss\n1,0,5\n2,0\n2,0,4\n\n3,0,")
-    steps, loss = figures.read_losses(path)
+    steps, loss = training.read_losses(path)
     assert steps.tolist() == [1, 2] and loss.tolist() == [5, 4]
 
 
@@ -106,7 +106,7 @@ def test_no_losses_no_figure(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 60, 1000])
 def test_the_running_mean_is_the_mean_of_the_neighbours(count: int) -> None:
     values = np.random.default_rng(count).random(count)
-    smooth = figures.running_mean(values, 5)
+    smooth = training.running_mean(values, 5)
     assert smooth.shape == values.shape
     for i in range(count):
         assert smooth[i] == pytest.approx(values[max(0, i - 2):i + 3].mean())

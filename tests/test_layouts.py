@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minisd import checkpoint, layouts
 from minisd.config import V1, Config, TextConfig
-from minisd.pipeline import StableDiffusion, load
+from minisd.models import load
+from minisd.pipeline import StableDiffusion
 
 NAMES = json.loads((Path(__file__).parent / "data" / "compvis_names.json").read_text())
 SMALL = replace(

@@ -496,7 +496,7 @@ def test_the_shipped_model_paints_the_background_it_is_told():
 
 
 def test_the_towers_of_the_shipped_clip_find_the_caption_of_a_picture():
-    from minisd.pipeline import load_clip
+    from minisd.models import load_clip
     from minisd.toyworld import data
     from minisd.toyworld.captions import full_caption
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minisd import checkpoint
 from minisd.clip import CLIP
 from minisd.config import TOYWORLD, Config
-from minisd.pipeline import WEIGHTS
+from minisd.models import WEIGHTS
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import (
     data,

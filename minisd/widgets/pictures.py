@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 from PIL import Image, ImageDraw, ImageFont
 
-# The widgets' colours; "time" is that of figures.py, which would import matplotlib.
+# The widgets' colours; "time" is that of figures/style.py, which would import matplotlib.
 COLOURS = {"time": "#D05B13", "error": "#B3261E", "ink": "#1A1A1A", "paper": "#FFFFFF"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 CARD_WIDTH, CARD_PICTURE, CARD_GAP, CARD_TEXT, CARD_SPACING = 720, 288, 20, 17, 7     # pixels

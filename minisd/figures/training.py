@@ -1,15 +1,10 @@
-"""Every matplotlib picture; nothing else imports matplotlib.
+"""What a training did: its losses, and what the evaluation says of the result.
 
-One colour for one kind of thing (`COLOURS`), here, in the README and in the widgets. Figures are
-plain `Figure` objects and never pyplot's, so drawing one in a callback or in the middle of a
-training touches nothing global. A title states the finding, computed from the numbers shown.
-
-A rate, here and in toyworld's evaluation, is counted answers with their 95 % confidence interval:
+A rate is counted answers with their 95 % confidence interval, as toyworld's evaluation gives it:
 {"right": 9, "of": 10, "share": 0.9, "low": 0.596, "high": 0.982}.
 """
 
 import csv
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,56 +12,16 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
-from PIL import Image
 
-# At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
-COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
-           "time": "#D05B13"}
+from minisd.figures.style import COLOURS, HOUSE, INK, PALE, Figure, blank, entitle, percent
+
 # What each network's training is about.
 SHOWS = {"clip": "text", "vae": "latent", "unet": "noise", "judge": "picture"}
 
-INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
-DPI = 100
 SMOOTHING = 50                  # the running mean of a loss spans one of so many parts of the run
-LETTERS_PER_INCH = 8.0          # of a bold title; a caption has room for twice as many
-HOUSE: dict[Any, Any] = {
-    "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "figure.titlesize": 16, "figure.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "lines.linewidth": 2.5, "lines.markersize": 8, "text.color": INK, "axes.labelcolor": INK,
-    "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False}
 
 Row = Mapping[str, Any]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, in the format that the file's name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    kind = path.suffix.lstrip(".")
-    # Without the version that matplotlib adds, the same numbers give the same bytes.
-    figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
-    part.replace(path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _titled(figure: Figure, title: str) -> None:
-    """A title over the whole figure, in as many lines as its width asks for."""
-    figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
-
-
-def _wrapped(text: str, inches: float) -> str:
-    return textwrap.fill(text, int(inches * LETTERS_PER_INCH))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 # Training
@@ -80,7 +35,7 @@ def losses(csv_path: Path) -> Figure:
         raise ValueError(f"{csv_path} has no losses yet: expected columns step and loss")
     smooth = running_mean(loss, max(1, len(loss) // SMOOTHING))
     colour = COLOURS[SHOWS.get(name.split("_")[0], "noise")]
-    figure = _figure(9, 5)
+    figure = blank(9, 5)
     axes = figure.subplots()
     axes.plot(steps, loss, color=colour, alpha=PALE, linewidth=0.8, label="of each step")
     axes.plot(steps, smooth, color=colour, label="running mean")
@@ -90,7 +45,7 @@ def losses(csv_path: Path) -> Figure:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     verb = "falls" if smooth[-1] <= loss[0] else "rises"
-    _titled(figure, f"{name}: the loss {verb} from {loss[0]:.3g} to {smooth[-1]:.3g} "
+    entitle(figure, f"{name}: the loss {verb} from {loss[0]:.3g} to {smooth[-1]:.3g} "
                     f"in {steps[-1]:,} steps")
     axes.legend()
     return figure
@@ -134,7 +89,7 @@ def stages(rows: Sequence[Row]) -> Figure:
 
     rows: {"name", "seen": rate, "held_out": rate}.
     """
-    figure = _figure(max(7.0, 1.6 * len(rows)), 5)
+    figure = blank(max(7.0, 1.6 * len(rows)), 5)
     axes = figure.subplots()
     places = np.arange(len(rows))
     for key, label, style in (("seen", "pairs seen in training", "o-"),
@@ -144,10 +99,10 @@ def stages(rows: Sequence[Row]) -> Figure:
     axes.set_xticks(places, [str(row["name"]) for row in rows])
     axes.set_xlabel("stage of training")
     _as_adherence(axes)
-    _titled(figure, f"Adherence goes from {_percent(rows[0]['seen']['share'])} to "
-                    f"{_percent(rows[-1]['seen']['share'])} for pairs seen in training, from "
-                    f"{_percent(rows[0]['held_out']['share'])} to "
-                    f"{_percent(rows[-1]['held_out']['share'])} for pairs never seen")
+    entitle(figure, f"Adherence goes from {percent(rows[0]['seen']['share'])} to "
+                    f"{percent(rows[-1]['seen']['share'])} for pairs seen in training, from "
+                    f"{percent(rows[0]['held_out']['share'])} to "
+                    f"{percent(rows[-1]['held_out']['share'])} for pairs never seen")
     axes.legend()
     return figure
 
@@ -181,7 +136,7 @@ def adherence_bars(rows: Sequence[Row]) -> Figure:
     rows: {"group": what the prompts are, "rates": {attribute: rate}}, the attributes alike.
     """
     attributes = list(rows[0]["rates"])
-    figure = _figure(2.2 * len(attributes) + 1, 5.5)
+    figure = blank(2.2 * len(attributes) + 1, 5.5)
     axes = figure.subplots()
     width = 0.8 / len(rows)
     for i, row in enumerate(rows):
@@ -197,7 +152,7 @@ def adherence_bars(rows: Sequence[Row]) -> Figure:
     axes.set_xlabel("what has to be right")
     axes.grid(axis="x", visible=False)
     _as_adherence(axes)
-    _titled(figure, "Everything is right for " + ", ".join(
+    entitle(figure, "Everything is right for " + ", ".join(
         f"{100 * row['rates'][attributes[-1]]['share']:.1f} % ({row['group']})" for row in rows))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(rows))
     return figure
@@ -213,7 +168,7 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
     distances = [row["frechet"] for row in rows]
     best = max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
     closest = min(rows, key=lambda row: row["frechet"])
-    figure = _figure(13, 6)
+    figure = blank(13, 6)
     parts = figure.subplot_mosaic([["adherence", "trade"], ["distance", "trade"]])
     adherence, distance, trade = (parts[name] for name in ("adherence", "distance", "trade"))
     _rates(adherence, scales, [row["all"] for row in rows], "", "o-", COLOURS["text"])
@@ -232,55 +187,7 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
     for axes in (adherence, trade):
         _as_adherence(axes)
     trade.set_title("each point a guidance scale", fontweight="normal", fontsize=13)
-    _titled(figure, f"Guidance {best['guidance']:g} follows the prompt best "
-                    f"({_percent(best['all']['share'])}); at {closest['guidance']:g} the pictures "
+    entitle(figure, f"Guidance {best['guidance']:g} follows the prompt best "
+                    f"({percent(best['all']['share'])}); at {closest['guidance']:g} the pictures "
                     f"are closest to drawn ones")
     return figure
-
-
-# Pictures
-
-@rc_context(HOUSE)
-def picture_grid(images: Sequence[Sequence[Image.Image]], row_labels: Sequence[str],
-                 column_labels: Sequence[str], title: str, *, side: float = 1.5) -> Figure:
-    """Rows of pictures, `side` inches each, with labels at the left and on top."""
-    rows, columns = len(images), max(len(row) for row in images)
-    if len(row_labels) != rows or len(column_labels) not in (0, columns):
-        raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
-                         f"{len(row_labels)} and {len(column_labels)}")
-    figure = _figure(side * columns + 1.2, side * rows + 0.8)
-    cells = figure.subplots(rows, columns, squeeze=False)
-    for r, row in enumerate(images):
-        for c in range(columns):
-            _picture(cells[r, c], row[c] if c < len(row) else None)
-        cells[r, 0].set_ylabel(row_labels[r], fontweight="bold")
-    for c, label in enumerate(column_labels):
-        cells[0, c].set_title(_wrapped(label, side), loc="center", fontsize=12,
-                              fontweight="normal")
-    _titled(figure, title)
-    return figure
-
-
-@rc_context(HOUSE)
-def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str, *,
-                 columns: int = 8, side: float = 1.6) -> Figure:
-    """Pictures, `side` inches each, with their captions below."""
-    rows = -(-len(images) // columns)
-    figure = _figure(side * columns, (side + 0.5) * rows + 0.5)
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    pictures = [*images, *[None] * (len(cells) - len(images))]
-    for cell, image in zip(cells, pictures, strict=True):
-        _picture(cell, image)
-    for cell, caption in zip(cells, captions, strict=False):
-        cell.set_xlabel(_wrapped(caption, 1.8 * side), fontsize=8, labelpad=2)
-    _titled(figure, title)
-    return figure
-
-
-def _picture(axes: Axes, image: Image.Image | None) -> None:
-    """One picture without axes; an empty place for None."""
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    if image is not None:
-        axes.imshow(np.asarray(image.convert("RGB")), interpolation="lanczos")

@@ -1,0 +1,8 @@
+"""Every matplotlib picture; nothing else imports matplotlib."""
+
+from minisd.figures.pictures import picture_grid, sample_sheet
+from minisd.figures.style import COLOURS, Figure, save
+from minisd.figures.training import adherence_bars, guidance_curve, losses, stages
+
+__all__ = ["COLOURS", "Figure", "adherence_bars", "guidance_curve", "losses", "picture_grid",
+           "sample_sheet", "save", "stages"]
