@@ -30,9 +30,9 @@ FOLDERS = {
     "toyworld": "scenes captions recipe data judge loop latents train_tokenizer train_vae "
                 "train_clip train_unet train_judge train "
                 "rates records bench adherence evaluate",
-    "widgets": "pictures examples engine playground",
-    "figures": "style training pictures",
-    "exercises": "",
+    "widgets": "pictures examples engine explorer playground",
+    "figures": "style path training pictures",
+    "exercises": "checking",
 }
 FACE = len(FLOORS) - 3      # `import minisd` itself: hands on up to here, used by floors above it
 
