@@ -3,12 +3,16 @@
 To run notebooks and store them with their outputs:
 
     python tests/test_notebooks.py                      # all of them
-    python tests/test_notebooks.py 00_quickstart
+    python tests/test_notebooks.py 00_quickstart solutions/02_tokenization
+
+The ordinary tests run the first one; the slow ones run all, and run them on a model of v1's shape.
 """
 
 import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -17,16 +21,19 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from minisd.models import WEIGHTS
+from minisd.loading import WEIGHTS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+SOLUTIONS = sorted(f"solutions/{path.stem}" for path in (FOLDER / "solutions").glob("*.ipynb"))
 MODEL = os.environ.get("MINISD_MODEL", "toyworld")
 SHIPPED = (WEIGHTS / "toyworld" / "unet.safetensors").is_file()
 
 MEGABYTE = 1_000_000
 MOST_LINES = 20
 CELL_SECONDS = 600              # for one cell on a busy machine
+SECONDS, LONG_SECONDS = 60, {"13_training": 180}    # for one notebook on two idle cores
+BUSY = float(os.environ.get("MINISD_BUSY", 4))      # how much longer a shared machine may take
 VIEW = "application/vnd.jupyter.widget-view+json"
 HOME_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|usr|opt|mnt)/|\b[A-Z]:\\")
 # What belongs to the page; kernels and editors add more, which differs from run to run.
@@ -38,12 +45,24 @@ def read(name: str) -> NotebookNode:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def execute(notebook: NotebookNode) -> None:
-    """Run all cells in a new kernel, as Restart and Run All does. Raises where a cell does."""
-    os.environ["MINISD_MODEL"] = MODEL
-    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False,
-                   store_widget_state=False, resources={"metadata": {"path": str(FOLDER)}}
-                   ).execute()
+def execute(notebook: NotebookNode, model: str = MODEL) -> float:
+    """Run all cells in a new kernel, as Restart and Run All does; the seconds it took.
+
+    Raises where a cell does.
+    """
+    began = time.monotonic()
+    before = os.environ.get("MINISD_MODEL")
+    os.environ["MINISD_MODEL"] = model
+    try:
+        NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3",
+                       record_timing=False, store_widget_state=False,
+                       resources={"metadata": {"path": str(FOLDER)}}).execute()
+    finally:
+        if before is None:
+            del os.environ["MINISD_MODEL"]
+        else:
+            os.environ["MINISD_MODEL"] = before
+    return time.monotonic() - began
 
 
 def store(name: str) -> None:
@@ -53,9 +72,10 @@ def store(name: str) -> None:
     notebook.metadata = METADATA            # above all, without `widgets`
     for cell in notebook.cells:
         cell.metadata = {}
-    part = FOLDER / f".{name}.part"
+    path = FOLDER / f"{name}.ipynb"
+    part = path.with_name(f".{path.stem}.part")
     nbformat.write(notebook, part)
-    part.replace(FOLDER / f"{name}.ipynb")
+    part.replace(path)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -74,20 +94,48 @@ def words(output: NotebookNode) -> str:
                       data.get("text/html", "")])
 
 
+def emptied(name: str) -> NotebookNode:
+    """The notebook without its outputs."""
+    notebook = read(name)
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def marked(names: list[str]) -> list:
+    """The first notebook runs with the ordinary tests, all others with the slow ones."""
+    return [pytest.param(name, marks=() if name.startswith("00") else pytest.mark.slow)
+            for name in names]
+
+
 @pytest.mark.skipif(MODEL == "toyworld" and not SHIPPED, reason="weights/toyworld has no "
                     "unet.safetensors: train it, or name a model in MINISD_MODEL")
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", marked(NOTEBOOKS + SOLUTIONS))
 def test_it_runs_from_top_to_bottom_and_gives_the_stored_outputs(name: str) -> None:
-    stored, fresh = read(name), read(name)
-    for cell in code_cells(fresh):
-        cell.outputs, cell.execution_count = [], None
-    execute(fresh)
+    stored, fresh = read(name), emptied(name)
+    seconds = execute(fresh)
     for old, new in zip(code_cells(stored), code_cells(fresh), strict=True):
         assert list(map(kinds, old.outputs)) == list(map(kinds, new.outputs)), new.source
     inspect_outputs(fresh)
+    assert seconds < BUSY * LONG_SECONDS.get(name, SECONDS), f"{seconds:.0f} s are too many"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.fixture(scope="session")
+def v1_shaped(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "v1"
+    subprocess.run([sys.executable, FOLDER.parent / "tests" / "v1_shaped.py", folder], check=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
+def test_it_runs_on_a_model_of_other_sizes_and_words(name: str, v1_shaped: Path) -> None:
+    fresh = emptied(name)
+    execute(fresh, str(v1_shaped))
+    inspect_outputs(fresh)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
 def test_it_is_stored_as_a_clean_run_left_it(name: str) -> None:
     notebook = read(name)
     nbformat.validate(notebook)
@@ -120,14 +168,14 @@ def test_as_a_web_page_it_shows_every_picture(name: str) -> None:
     assert page.count("<img") == pictures and VIEW not in page
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
 def test_its_pages_follow_the_style(name: str) -> None:
     notebook = read(name)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert len(re.findall("^# ", prose, re.MULTILINE)) == 1
     assert not re.search(r"\b(simply|just|obviously)\b", prose, re.IGNORECASE)
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
-        assert (FOLDER / target).exists(), f"dead link to {target}"
+        assert (FOLDER / name).parent.joinpath(target).exists(), f"dead link to {target}"
     for cell in code_cells(notebook):
         assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
         assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), "classes belong in minisd"
@@ -143,5 +191,5 @@ def test_paths_of_a_machine_are_recognised() -> None:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or NOTEBOOKS:
-        store(chosen.removesuffix(".ipynb").rpartition("/")[2])
+    for chosen in sys.argv[1:] or NOTEBOOKS + SOLUTIONS:
+        store(chosen.removesuffix(".ipynb").removeprefix("notebooks/"))
