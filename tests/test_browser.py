@@ -1,0 +1,148 @@
+"""The notebooks in a real browser: everything runs, and every widget answers keys and mouse.
+
+MINISD_SCREENSHOTS=FOLDER keeps a picture of every notebook and widget, to be looked at.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+
+from lab import BUSY, PIXELS, browser_page, open_and_run, serve  # noqa: E402
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+CHOSEN = ("00", "02", "04", "06", "08", "10")
+NOTEBOOKS = [path.stem for path in sorted(FOLDER.glob("*.ipynb")) if path.stem[:2] in CHOSEN]
+SHOTS = os.environ.get("MINISD_SCREENSHOTS")
+
+WIDGET = "[class*=minisd-]:has(> * .minisd-picture, > .minisd-picture)"
+WAIT = 120.0                # seconds for a picture to change on a busy machine
+QUICK = 26                  # slider moves in a row
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="there is no chromium: install Debian's package")]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["subshells", "one shell"])
+def lab(request, tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("lab")
+    shutil.copytree(FOLDER, scratch / "notebooks")
+    with serve(scratch / "notebooks", scratch, subshells=request.param) as url:
+        yield url
+
+
+@pytest.fixture
+def page():
+    with browser_page() as page:
+        yield page
+
+
+def pixels(widget) -> str:
+    image = widget.locator(".minisd-picture img")
+    return image.evaluate(PIXELS) if image.count() else ""
+
+
+def changed(widget, before: str) -> str:
+    """The new picture's pixels, once they are others."""
+    deadline = time.monotonic() + WAIT
+    while (now := pixels(widget)) == before:
+        assert time.monotonic() < deadline, "the picture did not change"
+        time.sleep(0.02)
+    return now
+
+
+def settled(widget) -> str:
+    """The picture's pixels, once they stay."""
+    deadline, last, since = time.monotonic() + WAIT, pixels(widget), time.monotonic()
+    while time.monotonic() - since < 2:
+        time.sleep(0.05)
+        if (now := pixels(widget)) != last:
+            last, since = now, time.monotonic()
+        assert time.monotonic() < deadline, "the picture does not come to rest"
+    return last
+
+
+def by_keyboard(slider, times: int = 1) -> None:
+    slider.scroll_into_view_if_needed()
+    slider.focus()
+    value, most = (float(slider.get_attribute(f"aria-value{x}") or 0) for x in ("now", "max"))
+    for _ in range(times):
+        slider.press("ArrowRight" if value < most else "ArrowLeft")
+
+
+def by_mouse(page, slider) -> None:
+    """Drag the handle some way along its track."""
+    slider.scroll_into_view_if_needed()
+    handle = slider.bounding_box()
+    track = slider.locator("xpath=..").bounding_box()
+    x, y = (handle[k] + handle[s] / 2 for k, s in (("x", "width"), ("y", "height")))
+    middle = track["x"] + track["width"] / 2
+    target = track["x"] + track["width"] * (0.8 if x < middle else 0.2)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(target, y, steps=4)
+    page.mouse.up()
+
+
+def shoot(page, name: str) -> None:
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_runs_and_its_widgets_answer(lab: str, page, name: str) -> None:
+    for cell in open_and_run(page, lab.format(name)):
+        assert not any(out["output_type"] == "error" for out in cell["outputs"]), cell["outputs"]
+    assert page.locator(".jupyter-widgets-error-widget").count() == 0
+    widgets = page.locator(WIDGET)
+    assert widgets.count() > 0, "no widget on this page"
+    for i in range(widgets.count()):
+        widget = widgets.nth(i)
+        widget.scroll_into_view_if_needed()
+        settled(widget)
+        shoot(page, f"{name}-{i}")
+        sliders = widget.locator("[role=slider]:visible")
+        for k in range(sliders.count()):
+            _answers(page, widget, sliders.nth(k))
+        shoot(page, f"{name}-{i}-moved")
+        assert "Error" not in widget.locator(".minisd-status").inner_text()
+
+
+def _answers(page, widget, slider) -> None:
+    """To a key, to the mouse, beside a busy cell, and to many keys at once."""
+    before = settled(widget)
+    by_keyboard(slider)
+    after = changed(widget, before)
+    settled(widget)
+    by_mouse(page, slider)
+    changed(widget, after)
+    before = settled(widget)
+    page.evaluate(BUSY, 2)
+    by_keyboard(slider, 2)
+    changed(widget, before)
+    settled(widget)
+    by_keyboard(slider, QUICK)
+    settled(widget)
+    position = slider.get_attribute("aria-valuenow")
+    alt = widget.locator(".minisd-picture img").get_attribute("alt")
+    assert position and position.rstrip("0").rstrip(".") in alt, (position, alt)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS[:1])
+def test_many_quick_moves_end_in_the_picture_of_the_last(lab: str, page, name: str) -> None:
+    """The same picture as when the slider comes there slowly, from the other side."""
+    open_and_run(page, lab.format(name))
+    widget = page.locator(WIDGET).first
+    slider = widget.locator("[role=slider]").first
+    settled(widget)
+    by_keyboard(slider, QUICK)
+    quick = settled(widget)
+    slider.press("ArrowLeft")
+    assert settled(widget) != quick
+    slider.press("ArrowRight")
+    assert settled(widget) == quick
