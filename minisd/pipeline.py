@@ -5,63 +5,37 @@ command line are made by consuming it. `z` is the VAE's own space, `latents` alw
 z * scale_factor. Latents stay in float32 on the way; only the networks compute in `dtype`.
 """
 
-import math
-import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from minisd import checkpoint, images
+from minisd import checkpoint, images, preview
 from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
-from minisd.samplers import Guess, SampleStep, make_rule, sample
+from minisd.request import Request, make_request
+from minisd.samplers import Guess, Keep, SampleStep, make_rule, sample
+from minisd.taps import AttentionMap, record_attention
 from minisd.tokenizer import Tokenizer, warn
+from minisd.trace import Trace, snapshot_marks
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-MAX_SEED = 2 ** 63 - 1
-FEWEST_LEADING_STEPS = 5        # with fewer, samplers with leading spacing start far from noise
-LARGEST_REFERENCE = 2           # reference pictures keep their size up to twice the model's
-
 OnStep = Callable[[SampleStep], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks for, checked."""
-
-    prompt: str
-    negative_prompt: str
-    guidance_scale: float
-    steps: int
-    sampler: str
-    eta: float
-    seed: int
-    height: int
-    width: int
-    num_images: int
-    latents: Tensor | None = None           # starting noise given by the user
-    image: Tensor | None = None             # reference picture (1, 3, h, w) in [-1, 1]
-    strength: float = 1.0
-    both_predictions: bool = False
-
-    @property
-    def steps_to_run(self) -> int:
-        """floor(steps * strength); the epsilon undoes float dust such as 0.29 * 100 = 28.999..."""
-        return self.steps if self.image is None else math.floor(self.steps * self.strength + 1e-9)
+Decoded = Literal["snapshots", "all", "none"]
 
 
 class StableDiffusion(nn.Module):
     """The three networks, the tokenizer and the noise schedule of one model.
 
     `StableDiffusion(config)` has random weights, and no memory at all under
-    `torch.device("meta")`; `models.load` gives a trained one.
+    `torch.device("meta")`; `minisd.load` gives a trained one.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None = None) -> None:
@@ -76,11 +50,17 @@ class StableDiffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.unet.conv_in.weight.device
+        return self._some_weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.unet.conv_in.weight.dtype
+        return self._some_weight.dtype
+
+    @property
+    def _some_weight(self) -> Tensor:
+        """Any that is in memory: parts may have been left out of loading."""
+        return next((weight for weight in self.parameters() if not weight.is_meta),
+                    self.unet.conv_in.weight)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -108,14 +88,20 @@ class StableDiffusion(nn.Module):
         return self.text_encoder(ids.to(self.device))
 
     @torch.no_grad()
-    def encode_image(self, image: Any, *, generator: torch.Generator | None = None) -> Tensor:
+    def encode_image(self, image: Any, *,
+                     generator: torch.Generator | Sequence[torch.Generator] | None = None
+                     ) -> Tensor:
         """A picture (PIL, path, uint8 array, or tensor in [-1, 1]) -> latents (b, c, h/8, w/8).
 
-        The posterior's mean, or with a generator a sample of it, in float32.
+        The posterior's mean, or with a generator a sample of it, with several one of each; float32.
         """
         pixels = image if isinstance(image, Tensor) else images.from_pil(image)
         posterior = self.vae.encode(pixels.to(self.device, self.dtype))
-        z = posterior.mean if generator is None else posterior.sample(generator)
+        if generator is None:
+            z = posterior.mean
+        else:
+            each = [generator] if isinstance(generator, torch.Generator) else generator
+            z = torch.cat([posterior.sample(g) for g in each])
         return z.float() * self.config.vae.scale_factor
 
     @torch.no_grad()
@@ -127,6 +113,11 @@ class StableDiffusion(nn.Module):
             raise FloatingPointError("the decoded picture is not finite: the VAE overflows in "
                                      "float16, load with dtype='float32' or 'bfloat16'")
         return images.to_pil(pixels)
+
+    def preview(self, latents: Tensor) -> list[Image.Image]:
+        """Latents (b, c, h, w) -> b pictures of 8h x 8w, blurred and at no cost: see preview.py."""
+        return preview.to_pictures(latents, preview.factors_of(self.config.vae),
+                                   self.config.vae.downscale)
 
     # The runs
 
@@ -147,8 +138,8 @@ class StableDiffusion(nn.Module):
         on_step: called with every SampleStep.
         Raises ValueError or TypeError for input that makes no sense, before any work.
         """
-        request = self._request(prompt, negative_prompt, guidance_scale, steps, sampler, eta, seed,
-                                height, width, num_images, latents)
+        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
+                               steps, sampler, eta, seed, height, width, num_images, latents)
         return self.decode(self._last_latents(request, on_step))
 
     def image_to_image(self, prompt: str, image: Any, *, strength: float = 0.75,
@@ -162,36 +153,93 @@ class StableDiffusion(nn.Module):
         almost nothing of it; floor(steps * strength) steps are run. The other arguments are
         those of text_to_image; the default size is the picture's own.
         """
-        request = self._request(prompt, negative_prompt, guidance_scale, steps, sampler, eta, seed,
-                                height, width, num_images, None, image, strength)
+        if image is None:
+            raise TypeError("image_to_image takes a picture, got None: see text_to_image")
+        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
+                               steps, sampler, eta, seed, height, width, num_images, None,
+                               image, None, strength)
         return self.decode(self._last_latents(request, on_step))
+
+    def inpaint(self, prompt: str, image: Any, mask: Any, *, strength: float = 1.0,
+                negative_prompt: str = "", guidance_scale: float = 7.5, steps: int = 50,
+                sampler: str = "ddim", eta: float = 0.0, seed: int | None = None,
+                height: int | None = None, width: int | None = None, num_images: int = 1,
+                on_step: OnStep | None = None, paste: bool = False) -> list[Image.Image]:
+        """Repaint the part of a picture where the mask is white.
+
+        mask: a picture of the same size, or an array (h, w) of bool or uint8. After every step
+        the latents outside it become the picture's again, noised as far as that step goes.
+        strength: 1 starts from noise under the mask, less from the picture as in image_to_image.
+        paste: take the pixels outside the mask from the picture itself, exactly; otherwise they
+        come back autoencoded. The other arguments are those of image_to_image.
+        """
+        if image is None or mask is None:
+            raise TypeError("inpaint takes a picture and a mask, got None: see image_to_image")
+        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
+                               steps, sampler, eta, seed, height, width, num_images, None,
+                               image, mask, strength)
+        painted = self.decode(self._last_latents(request, on_step))
+        return [request.paste(picture) for picture in painted] if paste else painted
 
     def steps(self, prompt: str, *, negative_prompt: str = "", guidance_scale: float = 7.5,
               steps: int = 50, sampler: str = "ddim", eta: float = 0.0, seed: int | None = None,
               height: int | None = None, width: int | None = None, num_images: int = 1,
-              latents: Tensor | None = None, image: Any = None, strength: float = 0.75,
-              both_predictions: bool = False) -> Iterator[SampleStep]:
-        """The run itself, step by step; with `image`, that of image_to_image.
+              latents: Tensor | None = None, image: Any = None, mask: Any = None,
+              strength: float | None = None, both_predictions: bool = False
+              ) -> Iterator[SampleStep]:
+        """The run itself, step by step; with image that of image_to_image, with mask of inpaint.
 
         A consumer that stops early causes no further work. both_predictions computes the
         unconditional and the conditional prediction even where guidance needs only one.
+        strength: None is 0.75 with an image and 1 with a mask.
         The arguments are checked at once, not at the first step.
         """
-        request = self._request(prompt, negative_prompt, guidance_scale, steps, sampler, eta, seed,
-                                height, width, num_images, latents, image, strength,
-                                both_predictions)
-        return (step for step in self._run(request) if isinstance(step, SampleStep))
+        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
+                               steps, sampler, eta, seed, height, width, num_images, latents,
+                               image, mask, strength, both_predictions)
+        return _seen(self._run(request))
+
+    def trace(self, prompt: str, *, negative_prompt: str = "", guidance_scale: float = 7.5,
+              steps: int = 50, sampler: str = "ddim", eta: float = 0.0, seed: int | None = None,
+              height: int | None = None, width: int | None = None, num_images: int = 1,
+              latents: Tensor | None = None, image: Any = None, mask: Any = None,
+              strength: float | None = None, both_predictions: bool = False,
+              pictures: Decoded = "snapshots", attention: bool = False,
+              on_step: OnStep | None = None) -> Trace:
+        """The whole run of `steps`, recorded: see trace.py.
+
+        pictures: decode x_t and x0 at every quarter ("snapshots"), after each step ("all"), or
+        never ("none"); the rest has linear previews. attention: keep the UNet's cross-attention
+        of every step, the conditional half (at guidance 0 there is only the other one), the mean
+        of the heads; 4 MB a step for v1.
+        """
+        if pictures not in ("snapshots", "all", "none"):
+            raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
+        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
+                               steps, sampler, eta, seed, height, width, num_images, latents,
+                               image, mask, strength, both_predictions)
+        recorder: AbstractContextManager[list[AttentionMap]] = (
+            record_attention(self.unet, rows=num_images, mean_of_heads=True) if attention
+            else nullcontext([]))
+        with recorder as maps:
+            trace = Trace.record(_seen(self._run(request), on_step), maps)
+        about = request.about | {
+            "model": self.config.name, "fingerprint": self.fingerprint,
+            "dtype": str(self.dtype).removeprefix("torch."), "torch": torch.__version__}
+        marks = {"none": [], "all": range(len(trace) + 1),
+                 "snapshots": snapshot_marks(len(trace))}[pictures]
+        return replace(trace.with_pictures(self.decode, marks), about=about,
+                       factors=preview.factors_of(self.config.vae),
+                       enlarge=self.config.vae.downscale)
+
+    # How a run goes
 
     def _last_latents(self, request: Request, on_step: OnStep | None) -> Tensor:
-        latents = None
-        for item in self._run(request):
-            if isinstance(item, SampleStep):
-                latents = item.x_prev
-                if on_step is not None:
-                    on_step(item)
-            else:
-                latents = item
-        assert latents is not None
+        run = self._run(request)
+        latents = next(run)
+        assert isinstance(latents, Tensor)
+        for step in _seen(run, on_step):
+            latents = step.x_prev
         return latents
 
     def _run(self, request: Request) -> Iterator[SampleStep | Tensor]:
@@ -209,19 +257,30 @@ class StableDiffusion(nn.Module):
 
         predict = self._predictor(request)
         rule = make_rule(request.sampler, self.schedule, request.steps, request.eta)
-        start = request.steps - request.steps_to_run
-        if request.image is not None:
-            latents = torch.cat([self.encode_image(request.image, generator=g)
-                                 for g in generators])
-            if start < request.steps:
-                level = self.schedule.at(rule.timesteps[start])
-                latents = add_noise(latents, noise(), level)
-        elif request.latents is not None:
-            latents = request.latents.detach().to(self.device, torch.float32) * rule.start_scale
+        start, keep = request.steps - request.steps_to_run, None
+        if request.image is None:
+            latents = (noise() if request.latents is None else
+                       request.latents.detach().to(self.device, torch.float32)) * rule.start_scale
         else:
-            latents = noise() * rule.start_scale
+            original = self.encode_image(request.image, generator=generators)
+            first = noise()             # after the posterior's, from the same generators
+            level = self.schedule.at(rule.timesteps[start]) if start < request.steps else 1.0
+            latents = add_noise(original, first, level)
+            if request.mask is not None:
+                keep = self._keeper(request, original, first)
+                if request.from_noise:
+                    latents = keep(first * rule.start_scale, level)
         yield latents
-        yield from sample(rule, self.schedule, predict, latents, noise, start=start)
+        yield from sample(rule, self.schedule, predict, latents, noise, start=start, keep=keep)
+
+    def _keeper(self, request: Request, original: Tensor, noise: Tensor) -> Keep:
+        """Puts the picture's latents back outside the mask, at any noise level."""
+        repainted = request.cells(self.config.vae.downscale).to(self.device)
+
+        def keep(latents: Tensor, level: float) -> Tensor:
+            return torch.where(repainted, latents, add_noise(original, noise, level))
+
+        return keep
 
     def _predictor(self, request: Request) -> Callable[[Tensor, float], Guess]:
         """The UNet behind classifier-free guidance; skips the half that guidance does not need."""
@@ -249,83 +308,12 @@ class StableDiffusion(nn.Module):
 
         return predict
 
-    # Checking what was asked
 
-    def _request(self, prompt: str, negative_prompt: str, guidance_scale: float, steps: int,
-                 sampler: str, eta: float, seed: int | None, height: int | None,
-                 width: int | None, num_images: int, latents: Tensor | None, image: Any = None,
-                 strength: float = 1.0, both_predictions: bool = False) -> Request:
-        """All arguments in one checked record."""
-        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            if not isinstance(text, str):
-                raise TypeError(f"{name} must be text, got {type(text).__name__}: {text!r}")
-        rule = make_rule(sampler, self.schedule, steps, eta)
-        if len(rule.timesteps) < FEWEST_LEADING_STEPS and rule.timesteps[0] < 0.9 * len(
-                self.schedule) and image is None:
-            warn(f"{steps} steps of {sampler} begin at t = {rule.timesteps[0]}, where the picture "
-                 f"should no longer be pure noise: take at least {FEWEST_LEADING_STEPS} steps")
-        seed = secrets.randbits(32) if seed is None else seed
-        _check_whole("num_images", num_images, 1)
-        _check_whole("seed", seed, 0, MAX_SEED - num_images)
-        _check_number("guidance_scale", guidance_scale)
-        _check_number("eta", eta, 0, 1)
-        _check_number("strength", strength, 0, 1)
-        factor = self.config.vae.downscale
-        for name, side in (("height", height), ("width", width)):
-            if side is not None:
-                _check_side(name, side, factor)
-        pixels = None if image is None else self._reference(image, height, width)
-        height, width = ((height or self.config.image_size, width or self.config.image_size)
-                         if pixels is None else pixels.shape[2:])
-        if latents is not None:
-            if image is not None:
-                raise ValueError("latents and an image both say where to start: give one of them")
-            _check_latents(latents, (num_images, self.config.unet.latent_channels,
-                                     height // factor, width // factor))
-        return Request(prompt, negative_prompt, float(guidance_scale), steps, sampler, float(eta),
-                       seed, height, width, num_images, latents, pixels, float(strength),
-                       both_predictions)
-
-    def _reference(self, image: Any, height: int | None, width: int | None) -> Tensor:
-        """The reference picture in the size asked for; else in its own, as far as that is sane."""
-        factor = self.config.vae.downscale
-        pixels = images.from_pil(image)
-        own = pixels.shape[2:]
-        shrink = min(1.0, LARGEST_REFERENCE * self.config.image_size / max(own))
-        sane = [max(factor, int(side * shrink) // factor * factor) for side in own]
-        size = (height or sane[0], width or sane[1])
-        return pixels if size == tuple(own) else images.from_pil(image, size=size)
-
-
-def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {limits}, got {value}")
-
-
-def _check_side(name: str, value: int, factor: int) -> None:
-    _check_whole(name, value, factor)
-    if value % factor:
-        raise ValueError(f"{name} must be a multiple of {factor}, got {value}: take "
-                         f"{value // factor * factor} or {-(-value // factor) * factor}")
-
-
-def _check_latents(latents: object, expected: tuple[int, ...]) -> None:
-    if not isinstance(latents, Tensor):
-        raise TypeError(f"latents must be a tensor of shape {expected}, got "
-                        f"{type(latents).__name__}")
-    if tuple(latents.shape) != expected:
-        raise ValueError(f"latents have shape {tuple(latents.shape)}, expected {expected}: "
-                         f"(num_images, channels, height / 8, width / 8)")
-    if not latents.isfinite().all():
-        raise ValueError("latents contain NaN or infinity: look for where they come from")
-
-
-def _check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
-        limits = "finite" if math.isinf(low) else f"from {low:g} to {high:g}"
-        raise ValueError(f"{name} must be {limits}, got {value}")
+def _seen(run: Iterator[SampleStep | Tensor], on_step: OnStep | None = None
+          ) -> Iterator[SampleStep]:
+    """The steps of a run alone, each shown to on_step."""
+    for item in run:
+        if isinstance(item, SampleStep):
+            if on_step is not None:
+                on_step(item)
+            yield item

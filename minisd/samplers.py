@@ -5,7 +5,7 @@ noise levels). The loop is a generator: whoever consumes it sees every step, and
 causes no further work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from minisd.sigma_rules import LMS, DPMSolverPP, Euler, EulerAncestral, Heun
 SAMPLERS: dict[str, type[Rule]] = {
     "ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "lms": LMS, "euler": Euler,
     "euler_a": EulerAncestral, "heun": Heun, "dpm++2m": DPMSolverPP}
+
+# x_prev and its alpha_bar -> what takes its place, for whoever must hold a part of it fixed
+Keep = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ def make_rule(name: str, schedule: Schedule, steps: int, eta: float = 0.0) -> Ru
 
 @torch.no_grad()
 def sample(rule: Rule, schedule: Schedule, predict: Predict, x: Tensor, noise: Noise, *,
-           start: int = 0) -> Iterator[SampleStep]:
+           start: int = 0, keep: Keep | None = None) -> Iterator[SampleStep]:
     """Walk the rule's timesteps from number `start` on, yielding each step; lazy throughout.
 
     x: (b, c, h, w), noise, or latents noised to rule.timesteps[start].
+    keep: called after every step, with the level of the next one, after the last with 1: no noise.
     Raises FloatingPointError at the step at which the latents stop being finite.
     """
     evaluations = 0
@@ -74,6 +78,9 @@ def sample(rule: Rule, schedule: Schedule, predict: Predict, x: Tensor, noise: N
                 f"the latents stopped being finite at step {index + 1} of {total} (t = {t:g}): "
                 f"in float16 an overflow is likely, try dtype='float32' or 'bfloat16'; otherwise "
                 f"the weights or the guidance scale are at fault")
+        if keep is not None:
+            last = index == total - 1
+            x_prev = keep(x_prev, 1.0 if last else schedule.at(rule.timesteps[start + index + 1]))
         yield SampleStep(index, total, t, x, guess.eps, guess.eps_uncond, guess.eps_cond,
                          predict_x0(x, guess.eps, schedule.at(t)), x_prev, coefficients,
                          evaluations)

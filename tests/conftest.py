@@ -4,8 +4,13 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers or diffusers can be imported
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from minisd.config import (
     Config,
@@ -15,6 +20,9 @@ from minisd.config import (
     VAEConfig,
 )
 from minisd.diffusion import Schedule, make_schedule
+
+if TYPE_CHECKING:
+    from minisd.pipeline import StableDiffusion
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -47,3 +55,28 @@ def tiny() -> Config:
 def schedule() -> Schedule:
     """v1's and toyworld's."""
     return make_schedule(TINY.schedule)
+
+
+@pytest.fixture(scope="session")
+def sd() -> "StableDiffusion":
+    """A whole pipeline of TINY's sizes and random weights; leave it as you found it."""
+    from parity import scramble
+
+    from minisd.pipeline import StableDiffusion
+    from minisd.tokenizer import Tokenizer, clip_vocabulary
+
+    merges = [("r", "e"), ("re", "d</w>")]
+    vocab = clip_vocabulary(merges)
+    config = replace(TINY, text=replace(TINY.text, vocab_size=len(vocab)))
+    model = StableDiffusion(config, Tokenizer(
+        vocab, merges, known_words=frozenset({"a", "red", "car", "blue", "fish"}),
+        max_length=config.text.max_length))
+    scramble(model)
+    return model.eval()
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """Noise of 72 x 40 pixels: nine by five latent cells."""
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (40, 72, 3), dtype=np.uint8))

@@ -1,48 +1,32 @@
-"""The pipeline on a tiny model of random weights: identities, sizes, laziness, and bad input."""
+"""The pipeline on a tiny model of random weights: batches, sizes, laziness, and bad input.
+
+Identities of guidance, samplers and traces stand in test_identities.py.
+"""
 
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
-from parity import relative_error, scramble
+from parity import relative_error
 from PIL import Image
 from torch import Tensor
 
 import minisd
 from minisd import checkpoint, images
 from minisd.config import TOYWORLD, V1
+from minisd.diffusion import add_noise
 from minisd.pipeline import StableDiffusion
-from minisd.samplers import SampleStep
-from minisd.tokenizer import Tokenizer
+from minisd.samplers import SAMPLERS, SampleStep
 from minisd.toyworld import train_tokenizer
 
 PROMPT = "a red car"
 KNOWN = frozenset({"a", "red", "car", "blue", "fish"})
 BATCH_TOLERANCE = 1e-5      # float32 sums in another order for another batch size
 LATENTS = (5, 6, 6)         # of a picture of TINY's size
-
-
-@pytest.fixture(scope="module")
-def sd() -> StableDiffusion:
-    vocab = train_tokenizer.clip_vocabulary([("r", "e"), ("re", "d</w>")])
-    config = replace(TINY, text=replace(TINY.text, vocab_size=len(vocab)))
-    tokenizer = Tokenizer(vocab, [("r", "e"), ("re", "d</w>")], known_words=KNOWN,
-                          max_length=config.text.max_length)
-    model = StableDiffusion(config, tokenizer)
-    scramble(model)
-    return model.eval()
-
-
-@pytest.fixture
-def picture() -> Image.Image:
-    rng = np.random.default_rng(0)
-    return Image.fromarray(rng.integers(0, 256, (40, 72, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -52,6 +36,14 @@ def unet_batches(sd) -> Iterator[list[int]]:
     handle = sd.unet.register_forward_pre_hook(lambda net, args: seen.append(len(args[0])))
     yield seen
     handle.remove()
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    """For `picture`: white over three by three cells, and over one pixel of the last cell."""
+    drawn = np.zeros((40, 72), bool)
+    drawn[:24, 24:48] = drawn[39, 71] = True
+    return drawn
 
 
 def run(sd, prompt: str = PROMPT, *, steps: int = 5, seed: int | None = 0, **asked
@@ -92,11 +84,12 @@ def test_without_a_seed_pictures_differ(sd):
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0),
-                                              ("plms", 0.0)])
-@pytest.mark.parametrize("start", ["noise", "picture"])
-def test_picture_i_of_a_batch_is_the_picture_of_seed_plus_i(sd, picture, sampler, eta, start):
-    asked = {"sampler": sampler, "eta": eta, "image": picture if start == "picture" else None}
+@pytest.mark.parametrize(("sampler", "eta"), [
+    ("ddim", 0.0), ("ddim", 0.7), *((name, 0.0) for name in SAMPLERS if name != "ddim")])
+@pytest.mark.parametrize("start", ["noise", "picture", "mask"])
+def test_picture_i_of_a_batch_is_the_picture_of_seed_plus_i(sd, picture, mask, sampler, eta, start):
+    asked = {"sampler": sampler, "eta": eta, "image": None if start == "noise" else picture,
+             "mask": mask if start == "mask" else None}
     together = last(sd, seed=5, num_images=3, **asked)
     assert together.shape[0] == 3
     for i in range(3):
@@ -111,27 +104,6 @@ def test_num_images_gives_as_many_pictures(sd, picture):
 
 
 # Guidance
-
-@pytest.mark.parametrize(("g", "kept", "skipped"), [(0, "eps_uncond", "eps_cond"),
-                                                    (1, "eps_cond", "eps_uncond")])
-@pytest.mark.parametrize("sampler", ["ddim", "plms"])
-def test_at_0_and_1_half_the_work_gives_the_formulas_result(sd, unet_batches, g, kept, skipped,
-                                                            sampler):
-    asked = {"guidance_scale": g, "sampler": sampler, "negative_prompt": "blue fish",
-             "num_images": 2}
-    short = run(sd, **asked)
-    assert set(unet_batches) == {2}
-    evaluations = len(unet_batches)
-    unet_batches.clear()
-    full = run(sd, both_predictions=True, **asked)
-    assert set(unet_batches) == {4} and len(unet_batches) == evaluations
-    for a, b in zip(short, full, strict=True):
-        assert getattr(a, skipped) is None and getattr(a, kept) is a.eps
-        formula = b.eps_uncond + g * (b.eps_cond - b.eps_uncond)
-        assert relative_error(a.eps, formula) < BATCH_TOLERANCE
-        assert relative_error(a.x_prev, b.x_prev) < BATCH_TOLERANCE
-        assert relative_error(b.eps_cond, b.eps_uncond) > 0.001
-
 
 @pytest.mark.parametrize("g", [-1.5, 0.5, 1.0 + 1e-9, 7.5])
 def test_guidance_is_the_formula_at_every_scale(sd, unet_batches, g):
@@ -148,14 +120,6 @@ def test_the_negative_prompt_takes_the_place_of_the_empty_one(sd):
     plain, empty = run(sd, guidance_scale=3.0)[0], run(sd, "", guidance_scale=1.0)[0]
     assert relative_error(plain.eps_uncond, empty.eps) < BATCH_TOLERANCE
     assert relative_error(plain.eps_cond, step.eps_cond) < BATCH_TOLERANCE
-
-
-@pytest.mark.parametrize("g", [0.0, 1.0, 3.0, 7.5, -2.0])
-def test_a_negative_prompt_equal_to_the_prompt_undoes_guidance(sd, g):
-    """eps_n + g (eps_p - eps_n) = eps_p for every g where n = p."""
-    conditional = last(sd, guidance_scale=1.0)
-    assert relative_error(last(sd, negative_prompt=PROMPT, guidance_scale=g),
-                          conditional) < BATCH_TOLERANCE
 
 
 # Steps
@@ -299,6 +263,92 @@ def test_a_picture_can_be_a_path(sd, picture, tmp_path):
     asked = {"strength": 0.4, "steps": 5, "seed": 0}
     assert same(sd.image_to_image(PROMPT, tmp_path / "in.png", **asked),
                 sd.image_to_image(PROMPT, picture, **asked))
+
+
+# Inpainting
+
+def cells(mask: np.ndarray) -> Tensor:
+    """The latent cells with a white pixel in them, (h / 8, w / 8)."""
+    return torch.from_numpy(mask.reshape(5, 8, 9, 8).any((1, 3)))
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_outside_the_mask_every_step_ends_at_the_noised_picture(sd, picture, mask, sampler,
+                                                                strength):
+    steps = run(sd, image=picture, mask=mask, strength=strength, sampler=sampler, steps=8, seed=3)
+    assert len(steps) == 8 * strength
+    g = torch.Generator().manual_seed(3)
+    original = sd.encode_image(picture, generator=g)
+    noise = torch.randn(original.shape[1:], generator=g)
+    free = cells(mask)
+    states = [steps[0].x_t, *(step.x_prev for step in steps)]
+    levels = [*(sd.schedule.at(step.t) for step in steps), 1.0]
+    for i, (latents, level) in enumerate(zip(states, levels, strict=True)):
+        expected = add_noise(original, noise, level)
+        assert torch.equal(latents[..., ~free], expected[..., ~free])
+        if i > 0 or strength == 1:
+            assert relative_error(latents[..., free], expected[..., free]) > 0.01
+    painted = sd.inpaint(PROMPT, picture, mask, strength=strength, sampler=sampler, steps=8, seed=3)
+    assert same(painted, sd.decode(steps[-1].x_prev))
+
+
+def test_a_black_mask_keeps_all_and_a_white_one_nothing(sd, picture):
+    black, white = np.zeros((40, 72), bool), np.ones((40, 72), bool)
+    latents = sd.encode_image(picture, generator=torch.Generator().manual_seed(3))
+    asked = {"steps": 5, "seed": 3}
+    assert same(sd.inpaint(PROMPT, picture, black, **asked), sd.decode(latents))
+    assert same(sd.inpaint(PROMPT, picture, black, paste=True, **asked), [picture])
+    assert same(sd.inpaint(PROMPT, picture, white, strength=0.6, **asked),
+                sd.image_to_image(PROMPT, picture, strength=0.6, **asked))
+    # At strength 1 nothing of the picture is left in the start.
+    g = torch.Generator().manual_seed(3)
+    sd.encode_image(picture, generator=g)
+    start = next(sd.steps(PROMPT, image=picture, mask=white, **asked)).x_t
+    assert torch.equal(start[0], torch.randn(start.shape[1:], generator=g))
+
+
+def test_pasting_gives_the_unmasked_pixels_back_exactly(sd, picture, mask):
+    asked = {"steps": 5, "seed": 3, "num_images": 2}
+    plain = sd.inpaint(PROMPT, picture, mask, **asked)
+    pasted = sd.inpaint(PROMPT, picture, mask, paste=True, **asked)
+    for a, b in zip(plain, pasted, strict=True):
+        assert np.array_equal(np.asarray(b)[~mask], np.asarray(picture)[~mask])
+        assert np.array_equal(np.asarray(b)[mask], np.asarray(a)[mask])
+        assert not np.array_equal(np.asarray(a)[~mask], np.asarray(picture)[~mask])
+
+
+def test_steps_repaint_by_default_as_strongly_as_the_methods_do(sd, picture, mask):
+    assert len(run(sd, image=picture, steps=8)) == 6
+    assert len(run(sd, image=picture, mask=mask, steps=8)) == 8
+    assert len(run(sd, image=picture, mask=mask, steps=8, strength=0.75)) == 6
+    untouched = sd.decode(sd.encode_image(picture, generator=torch.Generator().manual_seed(3)))
+    assert same(sd.inpaint(PROMPT, picture, mask, strength=0, seed=3), untouched)
+
+
+def test_a_mask_that_would_hide_broken_latents_does_not(sd, picture, monkeypatch):
+    monkeypatch.setattr(sd.unet, "forward", lambda x, t, context: x * math.nan)
+    with pytest.raises(FloatingPointError, match="at step 1 of 5"):
+        sd.inpaint(PROMPT, picture, np.zeros((40, 72), bool), steps=5, seed=0)
+
+
+@pytest.mark.parametrize(("image", "mask", "kind", "text"), [
+    (True, None, TypeError, "inpaint takes a picture and a mask, got None"),
+    (False, True, TypeError, "inpaint takes a picture and a mask, got None"),
+    (True, 5, TypeError, "expected a PIL picture, a path or a uint8 array, got int"),
+    (True, "nowhere.png", FileNotFoundError, "no picture at 'nowhere.png'"),
+    (True, np.zeros((72, 40), bool), ValueError, "the mask is 40 x 72 pixels and the picture 72")])
+def test_bad_masks_are_refused_at_once(sd, picture, unet_batches, image, mask, kind, text):
+    with pytest.raises(kind) as error:
+        sd.inpaint(PROMPT, picture if image else None, mask, seed=0)
+    assert text in str(error.value) and unet_batches == []
+
+
+def test_a_mask_needs_a_picture(sd, mask):
+    with pytest.raises(ValueError, match="give the picture as image"):
+        sd.steps(PROMPT, mask=mask)
+    with pytest.raises(TypeError, match="image_to_image takes a picture, got None"):
+        sd.image_to_image(PROMPT, None)
 
 
 # Bad input, refused before any work
@@ -496,7 +546,7 @@ def test_the_shipped_model_paints_the_background_it_is_told():
 
 
 def test_the_towers_of_the_shipped_clip_find_the_caption_of_a_picture():
-    from minisd.models import load_clip
+    from minisd.loading import load_clip
     from minisd.toyworld import data
     from minisd.toyworld.captions import full_caption
 

@@ -102,18 +102,6 @@ def test_the_perfect_network_leads_back_to_the_picture(schedule: Schedule, name:
     torch.testing.assert_close(last.x_prev, x0, atol=1e-9, rtol=0)
 
 
-def test_euler_is_ddim_where_they_visit_the_same_levels(schedule: Schedule) -> None:
-    """x_hat + (sigma' - sigma) eps is DDIM with eta = 0, written in x / sqrt(alpha_bar)."""
-    from minisd.diffusion import ddim_coefficients
-
-    x, eps = first_noise().double(), first_noise().double().roll(1)
-    rule = make_rule("euler", schedule, 10)
-    for i, (t, after) in enumerate(zip(rule.timesteps, rule.timesteps[1:], strict=False)):
-        ours, _ = rule.step(i, x, eps, None, None)
-        ddim = take_step(x, eps, None, ddim_coefficients(schedule.at(t), schedule.at(after)))
-        torch.testing.assert_close(ours, ddim, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize(("name", "evaluations"), [("euler", 7), ("euler_a", 7), ("lms", 7),
                                                    ("dpm++2m", 7), ("heun", 13)])
 def test_how_often_the_network_is_asked(schedule: Schedule, name: str, evaluations: int) -> None:

@@ -1,22 +1,54 @@
-"""A recorded run and its snapshots."""
+"""A recorded run: its snapshots, and its way through a file."""
 
+import dataclasses
+import json
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
+from parity import relative_error
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from minisd import preview
+from minisd.config import V1
 from minisd.diffusion import StepCoefficients
 from minisd.samplers import SampleStep
+from minisd.taps import AttentionMap, record_attention, word_maps
 from minisd.trace import Trace
 
+PROMPT = "a red car"
+V1_LIMIT = 50e6                 # bytes of v1's 50 steps with previews
 
-def run(total: int) -> list[SampleStep]:
+
+def run(total: int, shape: tuple[int, ...] = (1, 5, 7, 9)) -> list[SampleStep]:
     """Steps whose tensors hold the step's number: x_t = i, x0 = 100 + i, x_prev = i + 1."""
-    def full(value: float) -> torch.Tensor:
-        return torch.full((1, 5, 7, 9), float(value))
+    def full(value: float) -> Tensor:
+        return torch.full(shape, float(value))
 
     coefficients = StepCoefficients(1.0, 0.0, 0.0)
     return [SampleStep(i, total, 10.0 * (total - i), full(i), full(0), None, None, full(100 + i),
                        full(i + 1), coefficients, i + 1) for i in range(total)]
 
+
+def assert_same_steps(ours: Trace | list[SampleStep], theirs: Trace | list[SampleStep]) -> None:
+    """To the last bit, every field of every step."""
+    for a, b in zip(ours, theirs, strict=True):
+        for field in dataclasses.fields(SampleStep):
+            x, y = getattr(a, field.name), getattr(b, field.name)
+            assert type(x) is type(y), field.name
+            same = (torch.equal(x, y) and x.dtype == y.dtype) if isinstance(x, Tensor) else x == y
+            assert same, field.name
+
+
+def pixels(pictures: list[Image.Image]) -> list[np.ndarray]:
+    return [np.asarray(picture) for picture in pictures]
+
+
+# Snapshots
 
 def test_snapshots_stand_at_quarters_and_begin_with_noise() -> None:
     snapshots = Trace.record(run(50)).snapshots(0.25)
@@ -43,6 +75,209 @@ def test_ratios_that_make_no_sense_are_refused(ratio: float) -> None:
         Trace.record(run(3)).snapshots(ratio)
 
 
-def test_a_run_without_steps_cannot_be_recorded() -> None:
+def test_pictures_are_decoded_where_recorded_and_previews_elsewhere(sd) -> None:
+    trace = sd.trace(PROMPT, steps=8, seed=3, num_images=2, pictures="snapshots")
+    quarters, eighths = trace.snapshots(), trace.snapshots(0.125)
+    assert [s.decoded for s in quarters] == [True] * 5
+    assert [s.decoded for s in eighths] == [True, False] * 4 + [True]
+    for snapshot in eighths:
+        both = ((snapshot.x_t, snapshot.x_t_picture), (snapshot.x0, snapshot.x0_picture))
+        for latents, picture in both:
+            side_by_side = sd.decode(latents) if snapshot.decoded else sd.preview(latents)
+            assert picture.size == (48 + 2 + 48, 48)
+            for i, x in ((0, 0), (1, 50)):
+                assert np.array_equal(np.asarray(picture.crop((x, 0, x + 48, 48))),
+                                      np.asarray(side_by_side[i]))
+
+
+@pytest.mark.parametrize(("pictures", "expected"), [("all", [0, 1, 2, 3, 4, 5]), ("none", []),
+                                                    ("snapshots", [0, 1, 2, 3, 5])])
+def test_which_pictures_are_decoded(sd, pictures, expected) -> None:
+    trace = sd.trace(PROMPT, steps=5, seed=0, pictures=pictures)
+    assert sorted(trace.pictures) == expected
+
+
+def test_previews_of_steps_and_of_latents(sd) -> None:
+    trace = sd.trace(PROMPT, steps=5, seed=0, pictures="none")
+    expected = np.asarray(sd.preview(trace[2].x0)[0])
+    assert np.array_equal(np.asarray(trace.preview(2)), expected)
+    assert np.array_equal(np.asarray(trace.preview(trace[2].x0)), expected)
+    assert trace.preview(-1).size == (48, 48)
+
+
+# Recording
+
+def test_a_trace_is_the_run(sd, picture) -> None:
+    seen: list[SampleStep] = []
+    asked = {"steps": 6, "seed": 5, "image": picture, "strength": 0.7, "sampler": "euler_a"}
+    trace = sd.trace(PROMPT, negative_prompt="blue fish", guidance_scale=3, on_step=seen.append,
+                     **asked)
+    assert len(trace) == 4 and [s.index for s in seen] == [0, 1, 2, 3]
+    assert_same_steps(trace, list(sd.steps(PROMPT, negative_prompt="blue fish", guidance_scale=3,
+                                           **asked)))
+    assert {name: trace.about[name] for name in (
+        "prompt", "negative_prompt", "guidance_scale", "steps", "sampler", "eta", "seed", "height",
+        "width", "num_images", "strength", "task", "model", "dtype", "fingerprint")} == {
+        "prompt": PROMPT, "negative_prompt": "blue fish", "guidance_scale": 3.0, "steps": 6,
+        "sampler": "euler_a", "eta": 0.0, "seed": 5, "height": 40, "width": 72, "num_images": 1,
+        "strength": 0.7, "task": "image_to_image", "model": "tiny", "dtype": "float32",
+        "fingerprint": sd.fingerprint}
+
+
+def test_the_seed_drawn_at_random_is_in_the_trace(sd) -> None:
+    trace = sd.trace(PROMPT, steps=5, pictures="none")
+    again = sd.trace(PROMPT, steps=5, seed=trace.about["seed"], pictures="none")
+    assert_same_steps(trace, again)
+    assert trace.about["task"] == "text_to_image" and trace.about["strength"] is None
+
+
+@pytest.mark.parametrize("g", [3.0, 1.0])
+@pytest.mark.parametrize("sampler", ["ddim", "plms", "heun"])
+def test_attention_is_that_of_each_steps_own_latents(sd, sampler, g) -> None:
+    """Of the conditional half; not that of a look ahead, which some samplers take."""
+    trace = sd.trace(PROMPT, steps=5, seed=0, num_images=2, sampler=sampler, guidance_scale=g,
+                     attention=True, pictures="none")
+    assert [m.call for m in trace.attention] == [i for i in range(5) for _ in range(7)]
+    for step in trace:
+        with torch.no_grad(), record_attention(sd.unet, mean_of_heads=True) as alone:
+            sd.unet(step.x_t, torch.tensor(step.t), sd.encode_prompt([PROMPT] * 2))
+        maps = [m for m in trace.attention if m.call == step.index]
+        for ours, expected in zip(maps, alone, strict=True):
+            assert ours.layer == expected.layer
+            assert relative_error(ours.weights.float(), expected.weights.float()) < 1e-3
+    assert word_maps(trace.attention, 3, (6, 6)).shape == (6, 6)
+
+
+def test_recording_attention_leaves_the_run_as_it_was(sd) -> None:
+    asked = {"steps": 5, "seed": 0, "pictures": "none"}
+    plain, looked_into = sd.trace(PROMPT, **asked), sd.trace(PROMPT, attention=True, **asked)
+    assert plain.attention == ()
+    assert relative_error(looked_into.latents, plain.latents) < 1e-5
+
+
+def test_runs_that_make_no_trace_are_refused(sd, picture) -> None:
     with pytest.raises(ValueError, match="no steps to record"):
         Trace.record([])
+    with pytest.raises(ValueError, match="no steps to record"):
+        sd.trace(PROMPT, image=picture, strength=0)
+    with pytest.raises(ValueError, match="not the steps of one run"):
+        Trace.record([run(3)[0], run(3)[2]])
+    with pytest.raises(ValueError, match="pictures must be 'snapshots', 'all' or 'none', got 5"):
+        sd.trace(PROMPT, pictures=5)
+
+
+# On disk
+
+def test_a_file_holds_all_of_it(sd, tmp_path) -> None:
+    trace = sd.trace(PROMPT, steps=5, seed=3, num_images=2, sampler="plms", attention=True)
+    trace.save(tmp_path / "new" / "run.safetensors")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["run.safetensors"]
+    again = Trace.load(tmp_path / "new" / "run.safetensors")
+    assert_same_steps(again, trace)
+    assert again.about == trace.about and again.enlarge == trace.enlarge == 8
+    assert torch.equal(again.factors, trace.factors)
+    for a, b in zip(again.attention, trace.attention, strict=True):
+        assert (a.layer, a.kind, a.call) == (b.layer, b.kind, b.call)
+        assert torch.equal(a.weights, b.weights) and a.weights.dtype == torch.float16
+    for a, b in zip(again.snapshots(0.2), trace.snapshots(0.2), strict=True):
+        assert (a.done, a.t, a.decoded) == (b.done, b.t, b.decoded)
+        for x, y in zip(pixels([a.x_t_picture, a.x0_picture]),
+                        pixels([b.x_t_picture, b.x0_picture]), strict=True):
+            assert np.array_equal(x, y)
+    for a, b in pairwise(again):
+        assert torch.equal(a.x_prev, b.x_t)
+
+
+@pytest.mark.parametrize("g", [0.0, 1.0])
+def test_predictions_that_were_skipped_stay_none(sd, tmp_path, g) -> None:
+    trace = sd.trace(PROMPT, steps=5, seed=3, guidance_scale=g, pictures="none")
+    trace.save(tmp_path / "run")
+    assert_same_steps(Trace.load(tmp_path / "run"), trace)
+
+
+def test_v1s_trace_stays_small(tmp_path) -> None:
+    """50 steps of 512 x 512 with both predictions and the snapshots' pictures."""
+    steps = [dataclasses.replace(step, eps_uncond=step.eps, eps_cond=step.eps)
+             for step in run(50, (1, 4, 64, 64))]
+    trace = dataclasses.replace(Trace.record(steps), factors=preview.factors_of(V1.vae))
+    noise = Image.effect_noise((512, 512), 80).convert("RGB")
+    trace = trace.with_pictures(lambda latents: [noise], [s.done for s in trace.snapshots()])
+    trace.save(tmp_path / "run")
+    assert 20e6 < (tmp_path / "run").stat().st_size < V1_LIMIT
+
+
+@pytest.fixture
+def file(tmp_path):
+    attention = (AttentionMap("mid", "cross", 0, torch.rand(1, 63, 13).half()),)
+    trace = dataclasses.replace(Trace.record(run(3)), about={"prompt": "é"}, attention=attention)
+    trace.save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut in the header", "empty", "web page", "a bit",
+                                    "a bit of text", "a letter of a name"])
+def test_a_damaged_file_gets_one_clear_error(file, damage) -> None:
+    data = bytearray(file.read_bytes())
+    if damage == "a bit":
+        data[-200] ^= 4
+    elif damage == "a bit of text":
+        data[data.index(b"evaluations") + 16] ^= 1
+    elif damage == "a letter of a name":
+        data[data.index(b'"eps"') + 2] ^= 2
+    else:
+        data = {"cut": data[:-5], "cut in the header": data[:50], "empty": b"",
+                "web page": b"<!DOCTYPE html><html>" * 20}[damage]
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"run is (damaged|a safetensors file, but no trace)"):
+        Trace.load(file)
+
+
+def test_foreign_and_newer_files_are_named(file, tmp_path) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / "weights")
+    with pytest.raises(ValueError, match="weights is a safetensors file, but no trace: expected a"):
+        Trace.load(tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="no trace at .*nowhere: check the path"):
+        Trace.load(tmp_path / "nowhere")
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() | {"minisd_trace": "2", "data": "unreadable"}
+    save_file({"a": torch.zeros(3)}, tmp_path / "newer", metadata)
+    with pytest.raises(ValueError, match="format 2, this program reads 1: update minisd"):
+        Trace.load(tmp_path / "newer")
+
+
+def test_what_a_later_program_adds_is_no_obstacle(file) -> None:
+    """Within one format, fields and tensors may be added."""
+    from minisd.trace import _digest
+
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}     # noqa: SIM118
+        data = json.loads(opened.metadata()["data"]) | {"mood": "bright"}
+    text, tensors["extra"] = json.dumps(data), torch.ones(2)
+    save_file(tensors, file, {"minisd_trace": "1", "data": text, "sha256": _digest(text, tensors),
+                              "more": "words"})
+    assert_same_steps(Trace.load(file), run(3))
+
+
+def test_a_failed_save_leaves_the_old_file(file, monkeypatch) -> None:
+    before = file.read_bytes()
+
+    def full(tensors, path, metadata) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("minisd.trace.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        Trace.record(run(2)).save(file)
+    assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["run"]
+
+
+def test_replaying_needs_no_model(file) -> None:
+    """In a process of its own, which never imports a network."""
+    import subprocess
+    import sys
+
+    code = ("import sys; from minisd.trace import Trace; trace = Trace.load(sys.argv[1]); "
+            "print(len(trace.snapshots()), trace.preview(1).size); "
+            "assert not {'minisd.unet', 'minisd.vae', 'minisd.pipeline'} & set(sys.modules)")
+    found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    assert found.stdout == "4 (72, 56)\n", found.stderr

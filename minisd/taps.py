@@ -1,0 +1,190 @@
+"""Looking into attention: a recorder of its weights, a way to change them, and word heat maps.
+
+    with record_attention(sd.unet, rows=1) as record:           # 1: the picture's guided half
+        sd.text_to_image("a red car")
+    heat = word_maps(record, 3, size=(16, 16))                  # where "car" (token 3) was read
+
+Both are context managers that put listeners on the taps of attention.py and take them off again,
+whatever happens inside. The attention then runs the explicit formula instead of the fused kernel,
+so results differ by rounding. One inside the other they work in the order they were entered.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisd.attention import Attention, Listener
+
+KINDS = {"self_attn": "self", "cross_attn": "cross"}        # the last part of an attention's name
+
+# Weights (b, heads, n, m) and the layer's name -> what takes their place, or None
+Edit = Callable[[Tensor, str], Tensor | None]
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The weights of one attention in one call of the network."""
+
+    layer: str                      # its name in the network
+    kind: str                       # "self" or "cross"
+    call: int                       # of the network since recording began, from 0
+    weights: Tensor                 # float16, (b, heads, n, m), or (b, n, m), the heads' mean
+
+
+def attention_layers(network: nn.Module, kind: str | None = "cross", layers: Sequence[str] = ()
+                     ) -> dict[str, Attention]:
+    """The attentions of a network by name, in the order in which they were built.
+
+    kind: "cross", "self", or None for both. layers: only those whose names begin like one of
+    these, such as "mid" or "up.0"; () for all. Raises ValueError where none is left.
+    """
+    if kind not in ("self", "cross", None):
+        raise ValueError(f"kind must be 'self', 'cross' or None, got {kind!r}")
+    layers = (layers,) if isinstance(layers, str) else layers
+    every = {name: module for name, module in network.named_modules()
+             if isinstance(module, Attention)}
+    found = {name: module for name, module in every.items()
+             if kind in (None, kind_of(name))
+             and (not layers or any(f"{name}.".startswith(f"{start}.") for start in layers))}
+    if not found:
+        raise ValueError(f"no attention of kind {kind} at {', '.join(layers) or 'all'}: this "
+                         f"network has {', '.join(every) or 'none'}")
+    return found
+
+
+def kind_of(name: str) -> str:
+    """"self" or "cross", by an attention's name."""
+    return KINDS.get(name.rpartition(".")[2], "self")
+
+
+@contextmanager
+def record_attention(network: nn.Module, *, kind: str | None = "cross",
+                     layers: Sequence[str] = (), rows: int | None = None,
+                     mean_of_heads: bool = False) -> Iterator[list[AttentionMap]]:
+    """Collect the weights of every call made inside the `with`, in a list that grows.
+
+    kind, layers: see attention_layers. Self-attention of v1 has 4096 x 4096 weights per head.
+    rows: keep only so many, from the batch's end. With guidance the UNet's batch is first all
+    unconditional, then all conditional: for b pictures rows=b keeps the conditional half.
+    """
+    record: list[AttentionMap] = []
+    calls: Counter[str] = Counter()
+
+    def listener(name: str) -> Listener:
+        def listen(weights: Tensor) -> None:
+            kept = weights.detach()[_first(weights, rows):]
+            kept = kept.mean(1) if mean_of_heads else kept
+            record.append(AttentionMap(name, kind_of(name), calls[name],
+                                       kept.to("cpu", torch.float16)))
+            calls[name] += 1
+
+        return listen
+
+    with _listening(network, kind, layers, listener):
+        yield record
+
+
+@contextmanager
+def edit_attention(network: nn.Module, edit: Edit, *, kind: str | None = "cross",
+                   layers: Sequence[str] = (), rows: int | None = None) -> Iterator[None]:
+    """Let `edit(weights, layer)` replace weights in every call made inside the `with`.
+
+    It gets (b, heads, n, m) and returns as much, or None to leave them; see scale_word.
+    kind, layers: see attention_layers. rows: hand over only so many, from the batch's end, as in
+    record_attention.
+    """
+    def listener(name: str) -> Listener:
+        def listen(weights: Tensor) -> Tensor | None:
+            first = _first(weights, rows)
+            replaced = edit(weights[first:].clone(), name)
+            if replaced is None:
+                return None
+            if replaced.shape != weights[first:].shape:
+                raise ValueError(f"the edit of {name} returned weights of shape "
+                                 f"{tuple(replaced.shape)}, expected "
+                                 f"{tuple(weights[first:].shape)}")
+            return torch.cat([weights[:first], replaced.to(weights)])
+
+        return listen
+
+    with _listening(network, kind, layers, listener):
+        yield
+
+
+@contextmanager
+def _listening(network: nn.Module, kind: str | None, layers: Sequence[str],
+               listener: Callable[[str], Listener]) -> Iterator[None]:
+    added = [(module.tap.listeners, listener(name))
+             for name, module in attention_layers(network, kind, layers).items()]
+    try:
+        for listeners, mine in added:
+            listeners.append(mine)
+        yield
+    finally:
+        for listeners, mine in added:
+            if mine in listeners:
+                listeners.remove(mine)
+
+
+def _first(weights: Tensor, rows: int | None) -> int:
+    """Where the last `rows` of the batch begin."""
+    return 0 if rows is None else max(0, len(weights) - rows)
+
+
+def scale_word(token_index: int | Sequence[int], factor: float) -> Edit:
+    """An edit that multiplies what every cell reads of some tokens; 0 takes them away.
+
+    The other weights stay as they are, so they no longer add up to 1.
+    """
+    def edit(weights: Tensor, layer: str) -> Tensor:
+        weights[..., _tokens(token_index, weights)] *= factor
+        return weights
+
+    return edit
+
+
+def word_maps(record: Iterable[AttentionMap], token_index: int | Sequence[int],
+              size: tuple[int, int], *, row: int = -1) -> Tensor:
+    """Where the picture reads a word: the mean of all cross-attention maps in `record`, (h, w).
+
+    token_index: the word's position among the prompt's tokens, 0 being the start; several are
+    added up. size: (height, width) of the latents. row: of the batch; the last one, -1, is the
+    conditional half of a guided run of one picture. To see one layer or one step, select its maps:
+    [m for m in record if m.call == 7]. The values are shares of a cell's attention, 0 .. 1.
+    """
+    found = []
+    for entry in record:
+        if entry.kind == "cross":
+            weights = entry.weights[row].float()
+            weights = weights.mean(0) if weights.ndim == 3 else weights         # n m
+            share = weights[:, _tokens(token_index, weights)].sum(1)
+            coarse = share.view(1, 1, *_level_size(len(share), size))
+            found.append(F.interpolate(coarse, size, mode="bilinear")[0, 0])
+    if not found:
+        raise ValueError("the record holds no cross-attention: record with kind='cross', and run "
+                         "the network inside the `with`")
+    return torch.stack(found).mean(0)
+
+
+def _tokens(token_index: int | Sequence[int], weights: Tensor) -> list[int]:
+    tokens = [token_index] if isinstance(token_index, int) else list(token_index)
+    count = weights.shape[-1]
+    if not tokens or not all(0 <= token < count for token in tokens):
+        raise ValueError(f"token_index must be from 0 to {count - 1}, got {token_index}")
+    return tokens
+
+
+def _level_size(cells: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of the UNet's level that has so many cells; each level halves, rounding up."""
+    height, width = size
+    while height * width > cells:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != cells:
+        raise ValueError(f"a map of {cells} cells belongs to no level of latents of {size}: give "
+                         f"the (height, width) of the latents it was recorded with")
+    return height, width
