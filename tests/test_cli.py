@@ -10,7 +10,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ from PIL import Image
 
 import minisd
 from minisd import __main__ as cli
-from minisd import checkpoint, config, images, models, pipeline, samplers
+from minisd import checkpoint, config, images, loading, request, samplers
+from minisd.commands import arguments, options
 from minisd.diffusion import make_schedule
 
 ROOT = Path(__file__).parents[1]
@@ -152,15 +153,15 @@ def test_toyworld_takes_fewer_steps_by_default(stub):
 
 
 def test_the_tables_are_those_of_the_package():
-    assert set(cli.SAMPLERS) == set(samplers.SAMPLERS)
-    assert set(cli.DTYPES) == {"auto", *models.DTYPES}
-    assert cli.LARGEST_SEED == pipeline.MAX_SEED
+    assert set(arguments.SAMPLERS) == set(samplers.SAMPLERS)
+    assert set(arguments.DTYPES) == {"auto", *loading.DTYPES}
+    assert options.LARGEST_SEED == request.MAX_SEED
 
 
-@pytest.mark.parametrize("sampler", cli.SAMPLERS)
+@pytest.mark.parametrize("sampler", arguments.SAMPLERS)
 def test_as_many_steps_as_the_sampler_can_take(sampler):
     schedule = make_schedule(config.V1.schedule)
-    most = cli.SAMPLERS[sampler]
+    most = arguments.SAMPLERS[sampler]
     assert len(samplers.make_rule(sampler, schedule, most).timesteps) == most
     text = re.escape(f"steps must be from 1 to {most} for {sampler}")
     with pytest.raises(ValueError, match=text):
@@ -266,25 +267,45 @@ def test_a_path_that_the_terminal_cannot_show(stub, monkeypatch, capfdbinary):
 
 # Subcommands
 
-def test_a_subcommand_runs_in_place_of_the_painter(stub, monkeypatch, capsys):
-    seen = []
-    row = cli.Subcommand(lambda argv: seen.append(argv) or 7, "what a model holds")
-    monkeypatch.setitem(cli.SUBCOMMANDS, "info", row)
-    assert cli.main(["info"]) == 7 and cli.main(["info", "toyworld", "--all"]) == 7
-    assert seen == [[], ["toyworld", "--all"]] and stub.asked == {}
-    assert cli.main(["info about cars"]) == 0 and cli.main(["--prompt", "info"]) == 0
+@pytest.fixture
+def fake(monkeypatch) -> ModuleType:
+    """A subcommand of this test, `fake`, that says 7 and remembers what it was given."""
+    module = ModuleType("minisd.commands.fake")
+    module.seen = []
+    module.run = lambda argv: module.seen.append(argv) or 7
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.SUBCOMMANDS, "fake", "what a fake does")
+    return module
+
+
+def test_a_subcommand_runs_in_place_of_the_painter(stub, fake, capsys):
+    assert cli.main(["fake"]) == 7 and cli.main(["fake", "toyworld", "--all"]) == 7
+    assert fake.seen == [[], ["toyworld", "--all"]] and stub.asked == {}
+    assert cli.main(["fake about cars"]) == 0 and cli.main(["--prompt", "fake"]) == 0
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    assert re.search("info +what a model holds", capsys.readouterr().out)
+    assert re.search("fake +what a fake does", capsys.readouterr().out)
 
 
-def test_a_subcommand_refuses_like_the_painter(monkeypatch, capsys):
+def test_a_subcommand_refuses_like_the_painter(fake, capsys):
     def run(argv: list[str]) -> int:
         raise ValueError("expected a model,\ngot none")
 
-    monkeypatch.setitem(cli.SUBCOMMANDS, "info", cli.Subcommand(run, ""))
-    assert cli.main(["info"]) == 2
+    fake.run = run
+    assert cli.main(["fake"]) == 2
     assert error_line(capsys) == "expected a model, got none"
+
+
+def test_a_missing_package_is_one_line_and_a_mistake_of_ours_is_not(fake, capsys):
+    def run(argv: list[str]) -> int:
+        raise ModuleNotFoundError("No module named 'torch'", name=argv[0])
+
+    fake.run = run
+    assert cli.main(["fake", "torch"]) == 1
+    assert re.fullmatch("No module named 'torch', in the Python at .*: `python -m minisd doctor` "
+                        "says what is missing", error_line(capsys))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["fake", "minisd.novelty"])
 
 
 # What it refuses
@@ -334,7 +355,8 @@ BAD = {
     "sampler": (["x", "--sampler", "magic"], "--sampler.*'magic' .choose from 'ddim', 'ddpm'"),
     "dtype": (["x", "--dtype", "float8"], "--dtype.*'float8' .choose from 'auto', 'float32'"),
     "device": (["x", "--device", "abacus"], "--device: expected auto, cpu, .*got 'abacus'"),
-    "model": (["x", "-m", "nope"], "--model: expected auto, toyworld or the path .* got 'nope'"),
+    "model": (["x", "-m", "nope"],
+              "--model: expected auto, toyworld, v1-1, .*, v1-5 or the path .* got 'nope'"),
     "output folder": (["x", "-o", "folder"], r"--output.*ends in .png, got 'folder \(a folder\)'"),
     "output folder.png": (["x", "-o", "folder.png"], r"got 'folder.png \(a folder\)'"),
     "output jpg": (["x", "-o", "out.jpg"], "--output.*ends in .png, got 'out.jpg'"),
@@ -431,8 +453,8 @@ def test_a_mistake_answers_without_waiting_for_torch(tmp_path):
     """Importing torch takes seconds, also where nothing else does; it must not be imported."""
     script = ("import sys; from minisd.__main__ import main; status = main(sys.argv[1:]); "
               "print('torch' in sys.modules); sys.exit(status)")
-    for arguments in (["x", "--steps", "0"], ["x", "--init-image", "nope.png"], []):
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True,
+    for argv in (["x", "--steps", "0"], ["x", "--init-image", "nope.png"], []):
+        done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True,
                               cwd=tmp_path, timeout=120)
         assert (done.returncode, done.stdout) == (2, b"False\n")
 
@@ -492,9 +514,9 @@ def test_a_real_run_and_one_from_its_picture(tmp_path, untrained):
 
 def test_what_only_the_model_knows_is_refused_in_one_line(tmp_path, untrained):
     (tmp_path / "folder").mkdir()
-    for arguments, phrase in ((["-m", "folder"], b"config.json"),
-                              (["-m", untrained, "--device", "cuda:99"], b"cuda:99")):
-        done = run("x", *arguments, cwd=tmp_path)
+    for argv, phrase in ((["-m", "folder"], b"config.json"),
+                         (["-m", untrained, "--device", "cuda:99"], b"cuda:99")):
+        done = run("x", *argv, cwd=tmp_path)
         assert done.returncode == 2 and done.stdout == b"", done.stderr
         assert done.stderr.count(b"\n") == 1 and phrase in done.stderr
     assert os.listdir(tmp_path) == ["folder"]

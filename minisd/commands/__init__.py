@@ -1,0 +1,1 @@
+"""What the command line does: painting, and one file for each subcommand, named like it."""

@@ -1,0 +1,30 @@
+"""What the command line says: results on stdout, one line for each complaint on stderr.
+
+Only the standard library is imported here, so that `doctor` can speak where nothing else works.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+
+def say(text: str) -> None:
+    """Text on stdout, also where its encoding lacks a letter of a file's name."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def complain(text: str) -> None:
+    """Exactly one line on stderr, clear of any progress bar."""
+    line = f"minisd: {' '.join(text.split())}"
+    if "tqdm" in sys.modules:               # else there is no bar, and maybe no tqdm
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        sys.stderr.write(f"{line}\n")
+
+
+def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+         file: TextIO | None = None, line: str | None = None) -> None:
+    """Stands in for warnings.showwarning, which prints file names and source lines too."""
+    complain(f"warning: {message}")

@@ -1,0 +1,25 @@
+"""`python -m minisd verify FILE`: which known file this is, and whether it is whole.
+
+Exit status 0 for a known file and for any other that can be read, with a line that says which;
+2 for one that is damaged, empty, no weights at all, or not there.
+"""
+
+from minisd import download
+from minisd.commands.arguments import Parser
+from minisd.commands.terminal import say
+
+
+def make_parser() -> Parser:
+    parser = Parser("minisd verify", "Say which known file a file is, and whether it is whole.")
+    parser.add_argument("file", metavar="FILE",
+                        help="a .safetensors, .ckpt, vocab.json or merges.txt; all of it is read")
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Read a file and say what it is; returns the exit status."""
+    verdict = download.verify(make_parser().read(argv).file)
+    if not verdict.readable:
+        raise ValueError(str(verdict))
+    say(str(verdict))
+    return 0
