@@ -8,18 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minisd import anatomy as anatomy
     from minisd import checkpoint as checkpoint
     from minisd import config as config
-    from minisd.models import load
+    from minisd.catalogue import models
+    from minisd.loading import load
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
     from minisd.tokenizer import Tokenizer
+    from minisd.trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["SampleStep", "StableDiffusion", "Tokenizer", "checkpoint", "config", "load"]
+__all__ = ["SampleStep", "StableDiffusion", "Tokenizer", "Trace", "anatomy", "checkpoint",
+           "config", "load", "models"]
 
-HOMES = {"StableDiffusion": "pipeline", "load": "models", "SampleStep": "samplers",
-         "Tokenizer": "tokenizer"}
+HOMES = {"StableDiffusion": "pipeline", "load": "loading", "models": "catalogue",
+         "SampleStep": "samplers", "Tokenizer": "tokenizer", "Trace": "trace"}
 
 
 def __getattr__(name: str) -> Any:

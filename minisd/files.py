@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-ZIP, PICKLE, LFS_POINTER = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+from minisd.sniff import HEAD, impostor
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 SAFETENSORS_HEADER = b"{"       # JSON after 8 bytes of its length, and those may look like anything
 OLDEST_SAFE_TORCH = (2, 10)     # before it a crafted .ckpt corrupts memory (CVE-2026-24747)
 
@@ -54,7 +56,7 @@ class Weights:
 
 
 def open_weights(path: str | Path) -> Weights:
-    """A safetensors file or a torch checkpoint, whichever it is; its name does not matter.
+    """A safetensors file or a torch checkpoint, whichever it is by its first bytes.
 
     Raises FileNotFoundError, and ValueError for a file that is empty, cut off, a web page, a
     Git LFS pointer, a pickle that wants to run something, or no weights at all.
@@ -63,16 +65,14 @@ def open_weights(path: str | Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: expected a .safetensors or .ckpt file")
     with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise ValueError(f"{path} is empty: fetch it again")
-    if head.startswith(LFS_POINTER):
-        raise ValueError(f"{path} is a Git LFS pointer, a note where the weights lie, not the "
-                         f"weights: fetch the real file, for instance with `git lfs pull`")
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(f"{path} is a web page, not weights: the download was refused or the "
-                         f"address was wrong; fetch it again")
+        head = file.read(HEAD)
+    found = impostor(head)
+    if found:
+        raise ValueError(f"{path} {': '.join(found)}")
     pickled = head.startswith((ZIP, PICKLE)) and head[8:9] != SAFETENSORS_HEADER
+    if pickled and path.suffix == ".safetensors":       # torch.load would go by the name
+        raise ValueError(f"{path} is a torch checkpoint, whatever its name says: rename it to "
+                         f"{path.stem}.ckpt")
     return _open_checkpoint(path) if pickled else _open_safetensors(path)
 
 
@@ -94,7 +94,7 @@ def _open_checkpoint(path: Path) -> Weights:
                          f"torch 2.10 or newer, or use a .safetensors file")
     try:
         wanted = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
+    except Exception as error:      # a crafted file can make the reader stumble over anything
         raise ValueError(_damaged(path, error)) from error
     strange = sorted(wanted - {name for _, name in HARMLESS})
     if strange:
@@ -104,12 +104,13 @@ def _open_checkpoint(path: Path) -> Weights:
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:      # a crafted file can make the reader stumble over anything
         raise ValueError(_damaged(path, error)) from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    tensors = ({name: value for name, value in state.items() if isinstance(value, Tensor)}
-               if isinstance(state, dict) else {})
+    tensors = {name: value for name, value in state.items()
+               if isinstance(name, str) and isinstance(value, Tensor)
+               } if isinstance(state, dict) else {}
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name: expected a model's weights")
     return Weights(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__)

@@ -36,6 +36,7 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
 WHITE_16 = 65535                # white in 16 bits
 METADATA_KEY = "minisd"         # the PNG text chunk that holds the metadata as JSON
 MAX_WORDS = 40                  # characters of a prompt in a file name
+DRAWN = 8192                    # colours at most in a drawing; pictures have more
 OUTPUTS = Path("outputs")       # where pictures go that were given no name
 
 
@@ -56,6 +57,12 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each picture, (b,), for pictures in [-1, 1]."""
+    mse = (a.clamp(-1, 1) - b).square().flatten(1).mean(1) / 4
+    return -10 * mse.clamp_min(1e-10).log10()
+
+
 def grid(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Image:
     """Pictures of one size, row by row on white, `gap` pixels apart."""
     sizes = {image.size for image in images}
@@ -74,6 +81,18 @@ def grid(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Ima
 def save_grid(path: str | Path, images: Tensor, columns: int) -> None:
     """(b, 3, h, w), about [-1, 1] -> one PNG file."""
     save_png(grid(to_pil(images), columns), path)
+
+
+def few_colours(image: Image.Image) -> Image.Image:
+    """In 256 colours, for half of a PNG file's bytes or less, and hardly to be seen.
+
+    Pictures are dithered; drawings, most of whose colours are the soft edges of lines, are not.
+    """
+    picture = image.convert("RGB")
+    if picture.getcolors(DRAWN) is not None:
+        return picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 # Pictures to tensors

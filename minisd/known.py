@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from minisd.hub import DownloadError, Place
+from minisd.sniff import HEAD, impostor
 
 BLOCK = 2 ** 22                 # bytes hashed at once
+AGAIN = "fetch it again"
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin")
 
 V1_5 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
@@ -94,31 +96,36 @@ KNOWN = {
     "tokenizer": Model("", TOKENIZER, restricted=False),
 }
 
-# Files in one piece that users bring along: name, bytes where known, SHA-256.
-SINGLE_FILES = (
-    ("sd-v1-1.ckpt", None,
-     "86cd1d3ccb044d7ba8db743d717c9bac603c4043508ad2571383f954390f3cea"),
-    ("sd-v1-2.ckpt", None,
-     "3b87d30facd5bafca1cbed71cfb86648aad75d1c264663c0cc78c7aea8daec0d"),
-    ("sd-v1-3.ckpt", None,
-     "2cff93af4dcc07c3e03110205988ff98481e86539c51a8098d4f2236e41f7f2f"),
-    ("sd-v1-4.ckpt", 4265380512,
-     "fe4efff1e174c627256e44ec2991ba279b3816e364b49f9be2abc0b3ff3f8556"),
-    ("sd-v1-4-full-ema.ckpt", 7703807346,
-     "14749efc0ae8ef0329391ad4436feb781b402f4fece4883c7ad8d10556d8a36a"),
-    ("v1-5-pruned-emaonly.ckpt", 4265380512,
-     "cc6cb27103417325ff94f52b7a5d2dde45a7515b25c255d8e396c90014281516"),
-    ("v1-5-pruned.ckpt", 7703807346,
-     "e1441589a6f3c5a53f5f54d0975a18a7feb7cdf0b0dee276dfc3331ae376a053"),
-    ("v1-5-pruned-emaonly.safetensors", 4265146304,
-     "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa"),
-    ("v1-5-pruned.safetensors", 7703324286,
-     "1a189f0be69d6106a48548e7626207dddd7042a418dbf372cefd05e0cdba61b6"),
-    ("v1-5-pruned-emaonly-fp16.safetensors", 2132696762,
-     "e9476a13728cd75d8279f6ec8bad753a66a1957ca375a1464dc63b37db6e3916"),
-)
-SINGLE_SIZES = {name: size for name, size, _ in SINGLE_FILES}
-NAMES = {sha256: name for name, _, sha256 in SINGLE_FILES}      # of all files known by checksum
+# Files in one piece that users bring along: name, bytes where known, SHA-256. Of each model those
+# come first that are taken first: safetensors before pickles, float32 before float16, the smaller
+# before the larger.
+SINGLE_FILES = {
+    "v1-5": (
+        ("v1-5-pruned-emaonly.safetensors", 4265146304,
+         "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa"),
+        ("v1-5-pruned.safetensors", 7703324286,
+         "1a189f0be69d6106a48548e7626207dddd7042a418dbf372cefd05e0cdba61b6"),
+        ("v1-5-pruned-emaonly-fp16.safetensors", 2132696762,
+         "e9476a13728cd75d8279f6ec8bad753a66a1957ca375a1464dc63b37db6e3916"),
+        ("v1-5-pruned-emaonly.ckpt", 4265380512,
+         "cc6cb27103417325ff94f52b7a5d2dde45a7515b25c255d8e396c90014281516"),
+        ("v1-5-pruned.ckpt", 7703807346,
+         "e1441589a6f3c5a53f5f54d0975a18a7feb7cdf0b0dee276dfc3331ae376a053")),
+    "v1-4": (
+        ("sd-v1-4.ckpt", 4265380512,
+         "fe4efff1e174c627256e44ec2991ba279b3816e364b49f9be2abc0b3ff3f8556"),
+        ("sd-v1-4-full-ema.ckpt", 7703807346,
+         "14749efc0ae8ef0329391ad4436feb781b402f4fece4883c7ad8d10556d8a36a")),
+    "v1-3": (("sd-v1-3.ckpt", None,
+              "2cff93af4dcc07c3e03110205988ff98481e86539c51a8098d4f2236e41f7f2f"),),
+    "v1-2": (("sd-v1-2.ckpt", None,
+              "3b87d30facd5bafca1cbed71cfb86648aad75d1c264663c0cc78c7aea8daec0d"),),
+    "v1-1": (("sd-v1-1.ckpt", None,
+              "86cd1d3ccb044d7ba8db743d717c9bac603c4043508ad2571383f954390f3cea"),),
+}
+VERSIONS = tuple(SINGLE_FILES)  # of Stable Diffusion v1, the one that was trained longest first
+SINGLE_SIZES = {name: size for files in SINGLE_FILES.values() for name, size, _ in files}
+NAMES = {sha256: name for files in SINGLE_FILES.values() for name, _, sha256 in files}
 NAMES |= {file.sha256: f"{file.place.path} of {name}" for name, model in reversed(KNOWN.items())
           for file in (*model.files, *model.half) if file.sha256}
 
@@ -155,11 +162,9 @@ def verify(path: str | Path) -> Verdict:
                          f"{'a folder: name one file in it' if path.is_dir() else 'not there'}")
     size = path.stat().st_size
     sha256 = hashed(path, hashlib.sha256()).hexdigest()
-    name, fault, hint = NAMES.get(sha256, ""), _fault(path), ""
+    name, (fault, hint) = NAMES.get(sha256, ""), _fault(path)
     whole = SINGLE_SIZES.get(path.name)
-    if fault:
-        hint = "fetch it again"
-    elif not name and whole and whole != size:
+    if not fault and not name and whole and whole != size:
         hint = f"the published {path.name} has {whole:,} bytes"
     return Verdict(path, size, sha256, name, fault, hint)
 
@@ -191,21 +196,12 @@ def progress(name: str, size: int, have: int = 0) -> Any:
     return tqdm(desc=name, total=size, initial=have, unit="B", unit_scale=True, disable=None)
 
 
-def looks_like_page(head: bytes) -> bool:
-    """Whether a file that starts like this is HTML, as login pages of networks are."""
-    return head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html"))
-
-
-def _fault(path: Path) -> str:
-    """Why a file cannot be read, from its first bytes and its table of contents."""
+def _fault(path: Path) -> tuple[str, str]:
+    """Why a file cannot be read, by its first bytes and its table of contents; and what to do."""
     with path.open("rb") as file:
-        head = file.read(100)
-    if not head:
-        return "is empty"
-    if looks_like_page(head):
-        return "is a web page under the name of a model"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file it points to"
+        found = impostor(file.read(HEAD))
+    if found:
+        return found
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="np") as tensors:
@@ -213,9 +209,9 @@ def _fault(path: Path) -> str:
         elif path.suffix in CHECKPOINTS:
             with zipfile.ZipFile(path) as archive:
                 if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                    return "is an archive without a model in it"
+                    return "is an archive without a model in it", AGAIN
         elif path.suffix == ".json":
             json.loads(path.read_bytes())
     except (SafetensorError, zipfile.BadZipFile, ValueError, OSError) as error:
-        return f"is damaged or cut short ({error})"
-    return ""
+        return f"is damaged or cut short ({error})", AGAIN
+    return "", ""

@@ -8,19 +8,20 @@ a pattern of whole, dot-separated name parts and what replaces it, applied in or
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from minisd.config import TextConfig, UNetConfig, VAEConfig
+from minisd.config import V1, TextConfig, UNetConfig, VAEConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-V1_HEADS = 8                    # of the UNet's attentions, the one size that no shape shows
-V1_GROUPS = 32                  # of every GroupNorm
 CLIP_HEAD_WIDTH = 64
-V1_SCALE_FACTOR = 0.18215
 CONTEXT_V2 = 1024               # width of v2's text encoder
-LATENTS_INPAINTING = 9          # input channels of the inpainting UNet: latents, mask, masked
+OTHER_CHANNELS = {              # into the UNet, in place of the 4 of the latents
+    9: "an inpainting model", 8: "an InstructPix2Pix model", 7: "an upscaling model",
+    5: "a depth-to-image model"}
+PROJECTION = "unet.mid.layers.0.attention.proj_in.weight"
+CROSS_ATTENTION = "unet.mid.layers.0.attention.block.cross_attn.to_k.weight"
 
 # Hugging Face's CLIP, which CompVis's files contain as well.
 TEXT_RULES: tuple[Rule, ...] = (
@@ -162,9 +163,16 @@ class Recognised:
     ema: bool = False               # it holds averaged UNet weights beside the plain ones
 
 
-COMPVIS_PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.",
-                    "text_encoder": "cond_stage_model.transformer."}
+COMPVIS_PREFIXES = {"text_encoder": "cond_stage_model.transformer.",
+                    "unet": "model.diffusion_model.", "vae": "first_stage_model."}
 EMA_PREFIX = "model_ema.diffusion_model"
+
+# What CompVis's files hold beside the three networks, and painting does not need: the schedule's
+# buffers, the averages' bookkeeping, losses of the training, words taught by textual inversion.
+BESIDE = re.compile(
+    r"(betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recip(m1)?_alphas_cumprod"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|scale_factor"
+    r"|(first_stage_model\.)?(model_ema|loss)\..*|(embedding_manager|denoiser(_null)?)\..*)$")
 
 # What is not Stable Diffusion v1, by names that only it has.
 STRANGERS: tuple[tuple[str, str], ...] = (
@@ -210,82 +218,96 @@ def recognise(shapes: Shapes) -> Recognised:
 def to_ours(shapes: Shapes, found: Recognised) -> dict[str, str]:
     """Our name of every tensor that belongs to the model -> its name in the file.
 
-    Left out are what is no weight: the schedule's buffers, position_ids, optimiser states. Where
-    there are averaged UNet weights they are taken in place of the plain ones, so that a full file
-    and its ema-only sister paint the same picture.
+    Left out is what is known to be no weight of the model; all else keeps its name, and fails the
+    strict check. Where there are averaged UNet weights they are taken in place of the plain ones,
+    so that a full file and its ema-only sister paint the same picture. Raises ValueError where
+    only some are averaged, or two tensors are the same.
     """
     named: dict[str, str] = {}
     for name in shapes:
+        source, theirs = name, name
         if found.layout == "compvis":
+            if BESIDE.match(name):
+                continue
             source = _compvis_name(name, found)
-            averaged = EMA_PREFIX + name.removeprefix(COMPVIS_PREFIXES["unet"]).replace(".", "")
-            theirs = averaged if averaged in shapes else name
+            if found.ema and name.startswith(COMPVIS_PREFIXES["unet"]):
+                theirs = averaged_name(name)
+                if theirs not in shapes:
+                    raise ValueError(f"its averaged UNet weights are incomplete, {theirs} is "
+                                     f"missing; take the ema-only file of this model")
         else:
-            source, theirs = f"{found.parts[0]}.{name}", name
+            source = f"{found.parts[0]}.{name}"
             if found.layout == "diffusers" and re.match(r"text_encoder\.(?!text_model)", source):
                 source = source.replace("text_encoder.", "text_encoder.text_model.", 1)
-        if source and not source.endswith("position_ids"):
-            ours = source if found.layout == "minisd" else rename(source, found.layout)
-            named[ours] = theirs
+        if source.endswith("position_ids"):         # counts from 0 to 76; merging corrupts it
+            continue
+        ours = source if found.layout == "minisd" else rename(source, found.layout)
+        if ours in named:
+            raise ValueError(f"{named[ours]} and {theirs} are the same tensor under two names; "
+                             f"take another file of this model")
+        named[ours] = theirs
     return named
 
 
+def averaged_name(name: str) -> str:
+    """Where a full CompVis file keeps the moving average of this tensor of the UNet."""
+    return EMA_PREFIX + name.removeprefix(COMPVIS_PREFIXES["unet"]).replace(".", "")
+
+
 def _compvis_name(name: str, found: Recognised) -> str:
-    """The full CompVis name of a tensor of the model; "" for all that lies in such files beside."""
-    if name.startswith(tuple(COMPVIS_PREFIXES.values())):
-        # Some community files leave out a part of the text encoder's names.
-        bare = COMPVIS_PREFIXES["text_encoder"]
-        if name.startswith(bare) and not name.startswith(f"{bare}text_model."):
-            name = name.replace(bare, f"{bare}text_model.", 1)
-        return name
-    alone = found.parts == ("vae",) and not name.startswith(("loss.", "model_ema."))
-    return COMPVIS_PREFIXES["vae"] + name if alone else ""
+    """A tensor's name in a whole CompVis file with all its parts."""
+    if found.parts == ("vae",) and not name.startswith(COMPVIS_PREFIXES["vae"]):
+        return COMPVIS_PREFIXES["vae"] + name
+    # Some community files leave out a part of the text encoder's names.
+    bare = COMPVIS_PREFIXES["text_encoder"]
+    if name.startswith(bare) and not name.startswith(f"{bare}text_model."):
+        return name.replace(bare, f"{bare}text_model.", 1)
+    return name
 
 
-# What size is it? `shapes` with our names, part in front.
+# What size is it? `shapes` with our names, part in front. How many levels, layers and heads there
+# are is v1's, whatever the widths: what is missing must not look like a smaller model.
 
 def read_text_config(shapes: Shapes) -> TextConfig:
     """The text encoder's sizes, read off its tensors."""
-    vocab, width = shapes["text_encoder.token_embedding.weight"]
-    length = shapes["text_encoder.position_embedding.weight"][0]
-    return TextConfig(vocab, width, _count(shapes, r"text_encoder\.layers\.(\d+)\."),
-                      max(1, width // CLIP_HEAD_WIDTH), length)
+    width = _size(shapes, "text_encoder.token_embedding.weight", 1)
+    return replace(V1.text, vocab_size=_size(shapes, "text_encoder.token_embedding.weight", 0),
+                   width=width, heads=max(1, width // CLIP_HEAD_WIDTH),
+                   max_length=_size(shapes, "text_encoder.position_embedding.weight", 0))
 
 
 def read_vae_config(shapes: Shapes) -> VAEConfig:
-    """The VAE's sizes, read off its tensors; the scale factor is v1's."""
-    levels = _count(shapes, r"vae\.encoder\.levels\.(\d+)\.")
-    channels = tuple(shapes[f"vae.encoder.levels.{i}.resnets.0.conv1.weight"][0]
-                     for i in range(levels))
-    layers = _count(shapes, r"vae\.encoder\.levels\.0\.resnets\.(\d+)\.")
-    return VAEConfig(channels, layers, V1_GROUPS, V1_SCALE_FACTOR,
-                     shapes["vae.post_quant_conv.weight"][0])
+    """The VAE's sizes, read off its tensors."""
+    names = [f"vae.encoder.levels.{i}.resnets.0.conv1.weight" for i in range(len(V1.vae.channels))]
+    return replace(V1.vae, channels=tuple(_size(shapes, name, 0) for name in names),
+                   latent_channels=_size(shapes, "vae.post_quant_conv.weight", 0))
 
 
 def read_unet_config(shapes: Shapes) -> UNetConfig:
-    """The UNet's sizes, read off its tensors; the number of heads is v1's.
+    """The UNet's sizes, read off its tensors."""
+    names = [f"unet.down.{i}.layers.0.resnet.conv1.weight" for i in range(len(V1.unet.channels))]
+    return replace(V1.unet, channels=tuple(_size(shapes, name, 0) for name in names),
+                   context_dim=_size(shapes, CROSS_ATTENTION, 1),
+                   latent_channels=_size(shapes, "unet.conv_in.weight", 1))
 
-    Raises ValueError for the UNets of other models with v1's names.
-    """
-    latent_channels = shapes["unet.conv_in.weight"][1]
-    if latent_channels == LATENTS_INPAINTING:
-        raise ValueError("this is an inpainting model (its UNet takes 9 channels); expected plain "
-                         "Stable Diffusion v1, which inpaints through sd.inpaint as well")
-    if len(shapes.get("unet.mid.layers.0.attention.proj_in.weight", ())) == 2:
+
+def refuse_other_unets(shapes: Shapes) -> None:
+    """Raise ValueError for the UNets of other models with v1's names; it says whose they are."""
+    channels = _size(shapes, "unet.conv_in.weight", 1)
+    if channels in OTHER_CHANNELS:
+        raise ValueError(f"this is {OTHER_CHANNELS[channels]} (its UNet takes {channels} "
+                         f"channels); expected plain Stable Diffusion v1, which takes 4, and "
+                         f"inpaints with them through sd.inpaint")
+    if len(shapes.get(PROJECTION, ())) == 2:
         raise ValueError("this is a Stable Diffusion v2 or SDXL model (its projections are "
                          "linear); expected v1")
-    levels = _count(shapes, r"unet\.down\.(\d+)\.")
-    context = shapes["unet.mid.layers.0.attention.block.cross_attn.to_k.weight"][1]
-    if context == CONTEXT_V2:
+    if _size(shapes, CROSS_ATTENTION, 1) == CONTEXT_V2:
         raise ValueError("this is a Stable Diffusion v2 model (its context is 1024 wide); "
                          "expected v1")
-    return UNetConfig(
-        tuple(shapes[f"unet.down.{i}.layers.0.resnet.conv1.weight"][0] for i in range(levels)),
-        tuple(f"unet.down.{i}.layers.0.attention.norm.weight" in shapes for i in range(levels)),
-        _count(shapes, r"unet\.down\.0\.layers\.(\d+)\."), V1_HEADS, context, V1_GROUPS,
-        latent_channels)
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers the pattern's group takes."""
-    return len({match[1] for match in map(re.compile(pattern).match, shapes) if match})
+def _size(shapes: Shapes, name: str, axis: int) -> int:
+    """One side of a tensor. Raises KeyError, or ValueError where it has too few."""
+    if len(shapes[name]) <= axis:
+        raise ValueError(f"{name} has the shape {shapes[name]}, too few sides for its place")
+    return shapes[name][axis]

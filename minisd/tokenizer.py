@@ -6,6 +6,8 @@ in any script has an encoding. Ids run: 256 bytes, 256 last bytes, one per merge
 encoding itself is done by the `tokenizers` library; what is CLIP's own is set up here.
 """
 
+import gzip
+import hashlib
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,8 +25,18 @@ from torch import Tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
+PAIR, WHOLE = ("vocab.json", "merges.txt"), ("tokenizer.json",)     # how a folder may hold it
 OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # never merged across
+LETTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())    # in the vocabulary, one for each byte
+# Printable bytes are their own letters; the others have those from 256 on, in this order.
+UNPRINTABLE = tuple(byte for byte in range(256) if chr(byte) not in LETTERS)
+
+# CLIP's own vocabulary (Radford et al. 2021), and the packages that carry it as a data file.
+CLIP_MERGES = 48_894
+CARRIERS = ("open_clip", "clip")
+CARRIED = "bpe_simple_vocab_16e6.txt.gz"
+CARRIED_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 
 
 def warn(message: str) -> None:
@@ -32,6 +45,82 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """CLIP's order: every byte, every byte as the end of a word, every merge, start, end.
+
+    A byte has its `</w>` form even if no known word ends with it: without it the encoder would
+    drop such a last letter without a word, and "red zebra q" lose its q.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
+    tokens = alphabet + [letter + END_OF_WORD for letter in alphabet]
+    tokens += ["".join(merge) for merge in merges] + [START, END]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    assert len(vocab) == len(tokens), "two merges make the same token"
+    return vocab
+
+
+def _byte_order(letter: str) -> tuple[bool, int]:
+    """Printable bytes stand for themselves and come first; the others were moved above 255."""
+    return (ord(letter) > 255, ord(letter))
+
+
+def carried_vocabulary() -> Path | None:
+    """The file with CLIP's own merges in an installed package, which is found but not imported."""
+    for spec in map(find_spec, CARRIERS):
+        for place in (spec and spec.submodule_search_locations) or ():
+            file = Path(place) / CARRIED
+            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == CARRIED_SHA256:
+                return file
+    return None
+
+
+def join(symbols: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    """One merge of byte-pair encoding: wherever the pair stands, from the left, one symbol."""
+    joined: list[str] = []
+    for symbol in symbols:
+        if joined and (joined[-1], symbol) == pair:
+            joined[-1] += symbol
+        else:
+            joined.append(symbol)
+    return joined
+
+
+def token_bytes(token: str) -> bytes:
+    """The bytes of the prompt that a token stands for, b"" for start and end.
+
+    token: as in the vocabulary, one letter for each byte, with `</w>` or without.
+    """
+    letters = "" if token in (START, END) else token.removesuffix(END_OF_WORD)
+    return bytes(ord(x) if ord(x) < 256 else UNPRINTABLE[ord(x) - 256] for x in letters)
+
+
+def readable(token: str, *, below: int = sys.maxunicode + 1) -> str:
+    """A token for people: its text, or its bytes in hexadecimal where they are no whole characters.
+
+    A token within a word ends in "…", for the next one goes on. below: what comes after this in
+    Unicode is shown as bytes too, where the font at hand lacks it.
+    """
+    if token in (START, END):
+        return token[2:-len("oftext|>")]
+    letters = token_bytes(token)
+    text = letters.decode("utf-8", errors="replace")
+    whole = "\ufffd" not in text and text.isprintable() and text.strip()
+    if not whole or max(map(ord, text)) >= below:
+        text = letters.hex(" ")
+    return text if token.endswith(END_OF_WORD) else f"{text}…"
+
+
+def _vocabulary_files(folder: Path) -> tuple[str, ...]:
+    """PAIR, or WHOLE where that is all there is: transformers 5 writes no other file."""
+    missing = [name for name in PAIR if not (folder / name).is_file()]
+    if len(missing) == len(PAIR) and (folder / WHOLE[0]).is_file():
+        return WHOLE
+    if missing:
+        raise FileNotFoundError(f"no tokenizer in {folder}: {missing[0]} is missing; put "
+                                f"vocab.json and merges.txt of the model there")
+    return PAIR
 
 
 @dataclass(frozen=True)
@@ -51,7 +140,7 @@ class Tokenizer:
                  max_length: int = 77, known_words: frozenset[str] | None = None) -> None:
         """known_words: the words the model was trained on, where they are few enough to list."""
         self.max_length, self.known_words = max_length, known_words
-        self.vocab = vocab
+        self.vocab, self.merges = vocab, tuple(merges)
         self.start_id, self.end_id = vocab[START], vocab[END]
         self.backend = Backend(models.BPE(vocab, list(merges), end_of_word_suffix=END_OF_WORD))
         self.backend.normalizer = normalizers.Sequence([
@@ -65,26 +154,38 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, *, max_length: int = 77) -> "Tokenizer":
-        """Read vocab.json and merges.txt, and words.txt where there is one.
+        """Read vocab.json and merges.txt, or else tokenizer.json, and words.txt if there is one.
 
         Raises FileNotFoundError naming the missing file, ValueError where one is damaged.
         """
-        for name in ("vocab.json", "merges.txt"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"no tokenizer in {folder}: {name} is missing; put vocab.json and merges.txt "
-                    f"of the model there")
         words = folder / "words.txt"
         known = frozenset(words.read_text(encoding="utf-8").split()) if words.exists() else None
+        names = _vocabulary_files(folder)
         try:
-            vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            merges = [(a, b) for a, b in (line.split(" ") for line in lines
-                                          if line and not line.startswith("#version"))]
+            texts = [(folder / name).read_text(encoding="utf-8") for name in names]
+            if names == WHOLE:
+                model = json.loads(texts[0])["model"]
+                vocab, pairs = model["vocab"], model["merges"]
+            else:
+                vocab, pairs = json.loads(texts[0]), [
+                    line for line in texts[1].splitlines()
+                    if line and not line.startswith("#version")]
+            merges = [(a, b) for a, b in
+                      (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)]
             return cls(vocab, merges, max_length=max_length, known_words=known)
         except Exception as error:      # the library raises plain Exceptions
-            raise ValueError(f"vocab.json and merges.txt in {folder} are damaged or do not belong "
+            raise ValueError(f"{' and '.join(names)} in {folder} are damaged or do not belong "
                              f"together ({error}): fetch them again") from error
+
+    @classmethod
+    def from_package(cls, *, max_length: int = 77) -> "Tokenizer | None":
+        """CLIP's own vocabulary out of an installed package; None where no package carries it."""
+        file = carried_vocabulary()
+        if file is None:
+            return None
+        lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")
+        merges = [(a, b) for a, b in (line.split(" ") for line in lines[1:1 + CLIP_MERGES])]
+        return cls(clip_vocabulary(merges), merges, max_length=max_length)
 
     def encode(self, prompt: str) -> Encoded:
         """One prompt's tokens; a prompt that is too long keeps start, 75 tokens and end.

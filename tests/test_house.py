@@ -16,29 +16,37 @@ HERE = Path(__file__).parent
 # floor and may import those before them in the folder's own list. A new file must be added here.
 FLOORS = [
     "config",
-    "attention resblock diffusion tokenizer images",
-    "clip vae unet rules layouts files hub",
-    "sigma_rules",
+    "attention resblock diffusion tokenizer images sniff pca",
+    "clip vae unet rules layouts files hub preview taps diffusers_config",
+    "sigma_rules sources",
     "samplers",
-    "checkpoint trace known",
+    "checkpoint trace known request",
     "download pipeline",
-    "models anatomy figures/",
+    "catalogue anatomy",
+    "loading",
+    "figures/",
     "toyworld/ widgets/ exercises/",
+    "commands/",
     "__main__",
 ]
 FOLDERS = {
-    "toyworld": "scenes captions recipe data judge loop latents train_tokenizer train_vae "
+    "toyworld": "scenes captions recipe curves data judge loop latents train_tokenizer train_vae "
                 "train_clip train_unet train_judge train "
                 "rates records bench adherence evaluate",
-    "widgets": "pictures examples engine explorer playground",
-    "figures": "style path training pictures",
-    "exercises": "checking",
+    "widgets": "pictures examples engine explorer playground tokens search maps vae noise "
+               "recorded guidance microscope attention carbon scrubber trajectory "
+               "editor comparison",
+    "commands": "terminal arguments options recording paint replay info models download verify lab "
+                "installation assets machine doctor",
+    "figures": "style path training pictures networks text latents schedule unet guidance sampling "
+               "attention backward recipe features",
+    "exercises": "checking text attention unet vae diffusion guidance samplers training backward",
 }
-FACE = len(FLOORS) - 3      # `import minisd` itself: hands on up to here, used by floors above it
+FACE = len(FLOORS) - 4      # `import minisd` itself: hands on up to here, used by floors above it
 
 FILES = sorted(p.relative_to(PACKAGE).with_suffix("").as_posix() for p in PACKAGE.rglob("*.py"))
 ALONE = {"matplotlib": r"figures/.*", "ipywidgets": r"widgets/.*"}
-MAY_PRINT = r"__main__|toyworld/(train.*|evaluate)"
+MAY_PRINT = r"commands/terminal|toyworld/(train.*|evaluate)"
 WIDTH = 100
 
 

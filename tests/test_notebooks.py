@@ -55,7 +55,7 @@ def execute(notebook: NotebookNode, model: str = MODEL) -> float:
     os.environ["MINISD_MODEL"] = model
     try:
         NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3",
-                       record_timing=False, store_widget_state=False,
+                       record_timing=False, store_widget_state=False, coalesce_streams=True,
                        resources={"metadata": {"path": str(FOLDER)}}).execute()
     finally:
         if before is None:

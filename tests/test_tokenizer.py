@@ -201,6 +201,18 @@ def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["merges.txt", "vocab.json"]
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_folder_may_hold_tokenizer_json_alone(tokenizer, tmp_path, joined):
+    """As transformers 5 saves it; earlier versions wrote each merge as one string."""
+    data = json.loads(tokenizer.backend.to_str())
+    if joined:
+        data["model"]["merges"] = [" ".join(merge) for merge in data["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    loaded = Tokenizer.from_folder(tmp_path, max_length=tokenizer.max_length)
+    assert loaded.vocab == tokenizer.vocab and loaded.merges == tokenizer.merges
+    assert loaded.encode("red zebra, q") == tokenizer.encode("red zebra, q")
+
+
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_a_missing_file_is_named(tmp_path, name):
     train_tokenizer.save(tmp_path, list(tiny_training.merges()), [])
@@ -212,9 +224,12 @@ def test_a_missing_file_is_named(tmp_path, name):
 @pytest.mark.parametrize(("name", "content"), [
     ("vocab.json", ""), ("vocab.json", '{"a": 0'), ("vocab.json", "<html>"),
     ("vocab.json", json.dumps({"a": 0, "b": 1})), ("merges.txt", "#version\na b c\n"),
-    ("merges.txt", "#version\nqq zz\n")])
+    ("merges.txt", "#version\nqq zz\n"), ("tokenizer.json", "{}")])
 def test_a_damaged_file_is_an_error_that_says_where(tmp_path: Path, name, content):
     train_tokenizer.save(tmp_path, list(tiny_training.merges()), [])
     (tmp_path / name).write_text(content)
+    if name == "tokenizer.json":
+        (tmp_path / "vocab.json").unlink()
+        (tmp_path / "merges.txt").unlink()
     with pytest.raises(ValueError, match=f"in {re.escape(str(tmp_path))} are damaged or do not"):
         Tokenizer.from_folder(tmp_path)

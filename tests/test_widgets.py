@@ -18,7 +18,7 @@ from PIL import Image
 
 from minisd import StableDiffusion, Tokenizer
 from minisd.config import Config
-from minisd.models import WEIGHTS
+from minisd.loading import WEIGHTS
 from minisd.widgets import examples, playground
 from minisd.widgets.engine import KEPT, WORKER, Engine, Frame, heard
 from minisd.widgets.pictures import VIEW, card, mimebundle, picture_html

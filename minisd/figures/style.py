@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+from PIL import Image
+
+from minisd.images import few_colours
 
 # At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
 COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
@@ -18,7 +21,7 @@ COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture"
 
 INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
 DPI = 100
-LETTERS_PER_INCH = 8.0          # of a bold title; a caption has room for twice as many
+LETTERS_PER_INCH = 7.5          # of a bold title; a caption has room for twice as many
 HOUSE: dict[Any, Any] = {
     "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "figure.titlesize": 16, "figure.titleweight": "bold",
@@ -31,8 +34,10 @@ class Figure(matplotlib.figure.Figure):
     """A figure that Jupyter shows as it is, without pyplot and its backends."""
 
     def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png")
+        """In few colours, so that a notebook full of pictures stays small."""
+        drawn, file = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png")
+        few_colours(Image.open(drawn)).save(file, "PNG", optimize=True)
         return file.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from minisd import checkpoint, figures
-from minisd.models import load
+from minisd.loading import load
 from minisd.toyworld import bench, data
 from minisd.toyworld.bench import ATTRIBUTES, Bench, Job, Options, Section, jobs, rates
 from minisd.toyworld.captions import full_caption

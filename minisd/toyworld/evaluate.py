@@ -22,7 +22,7 @@ import torch
 
 from minisd import figures
 from minisd.images import to_pil
-from minisd.models import WEIGHTS, load
+from minisd.loading import WEIGHTS, load
 from minisd.toyworld import bench, loop
 from minisd.toyworld.adherence import (
     best_guidance,

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from minisd import checkpoint
 from minisd.clip import CLIP
 from minisd.config import TOYWORLD, Config
-from minisd.models import WEIGHTS
+from minisd.loading import WEIGHTS
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import (
+    curves,
     data,
     latents,
     loop,
@@ -96,7 +97,7 @@ def fit_unet(config: Config, recipe: Recipe, folder: Path, tokenizer: Tokenizer,
 
 
 def export(folder: Path, target: Path) -> None:
-    """Write the averaged weights in float16, the tokenizer and the sizes to `target`."""
+    """Write the averaged weights in float16, tokenizer, sizes and thinned curves to `target`."""
     config = checkpoint.read_config(folder)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     lines = (folder / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
@@ -116,6 +117,14 @@ def export(folder: Path, target: Path) -> None:
         judge.load_state_dict(average(folder, "judge"))
         save_judge(judge, target / "judge.safetensors")
     checkpoint.write_config(target, config)
+    export_curves(folder, target)
+
+
+def export_curves(folder: Path, target: Path) -> None:
+    """Write what the losses did; parts that were trained elsewhere keep the curves they had."""
+    path = target / curves.FILE
+    known = curves.read(path) if path.exists() else {}
+    curves.write(path, {**known, **curves.collect(folder, RECIPE)})
 
 
 def main(argv: list[str] | None = None) -> int:

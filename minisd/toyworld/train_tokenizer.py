@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from minisd.tokenizer import END, END_OF_WORD, PIECES, START
+from minisd.tokenizer import END_OF_WORD, PIECES, clip_vocabulary
 
 
 def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:
@@ -22,25 +22,6 @@ def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:
                                   show_progress=False)
     backend.train_from_iterator(captions, trainer)
     return [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]][:count]
-
-
-def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """CLIP's order: every byte, every byte as the end of a word, every merge, start, end.
-
-    The trainer itself leaves out the `</w>` form of bytes it has not seen at the end of a word,
-    and the encoder would then drop them without a word: "red zebra q" would lose its q.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
-    tokens = alphabet + [letter + END_OF_WORD for letter in alphabet]
-    tokens += ["".join(merge) for merge in merges] + [START, END]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    assert len(vocab) == len(tokens), "two merges make the same token"
-    return vocab
-
-
-def _byte_order(letter: str) -> tuple[bool, int]:
-    """Printable bytes stand for themselves and come first; the others were moved above 255."""
-    return (ord(letter) > 255, ord(letter))
 
 
 def save(folder: Path, merges: list[tuple[str, str]], words: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.config import Config
-from minisd.images import save_grid
+from minisd.images import psnr, save_grid
 from minisd.toyworld import data, loop
 from minisd.toyworld.recipe import Recipe
 from minisd.vae import VAE
@@ -43,12 +43,6 @@ def edge_error(a: Tensor, b: Tensor) -> Tensor:
     """L1 error of the differences between neighbouring pixels, down and across."""
     error = a - b
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture, (b,), for pictures in [-1, 1]."""
-    mse = (a.clamp(-1, 1) - b).square().flatten(1).mean(1) / 4
-    return -10 * mse.clamp_min(1e-10).log10()
 
 
 class Stage:

@@ -1,6 +1,22 @@
 """Things to move in a notebook. The one place that imports ipywidgets."""
 
+from minisd.widgets.attention import attention_explorer, word_tokens
+from minisd.widgets.carbon import carbon_calculator, carbon_kg
+from minisd.widgets.comparison import prompt_comparison, word_changes
+from minisd.widgets.editor import editor
 from minisd.widgets.examples import Examples, examples
+from minisd.widgets.guidance import guidance_explorer, guided_pixel
+from minisd.widgets.microscope import sampler_microscope
+from minisd.widgets.noise import noise_slider
 from minisd.widgets.playground import Playground, playground
+from minisd.widgets.scrubber import step_scrubber
+from minisd.widgets.search import picture_search
+from minisd.widgets.tokens import token_explorer
+from minisd.widgets.trajectory import trajectory_map
+from minisd.widgets.vae import vae_explorer
 
-__all__ = ["Examples", "Playground", "examples", "playground"]
+__all__ = ["Examples", "Playground", "attention_explorer", "carbon_calculator", "carbon_kg",
+           "editor", "examples", "guidance_explorer", "guided_pixel", "noise_slider",
+           "picture_search", "playground", "prompt_comparison", "sampler_microscope",
+           "step_scrubber", "token_explorer", "trajectory_map", "vae_explorer", "word_changes",
+           "word_tokens"]

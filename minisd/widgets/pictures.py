@@ -8,10 +8,14 @@ from typing import Any
 import ipywidgets
 from PIL import Image, ImageDraw, ImageFont
 
-# The widgets' colours; "time" is that of figures/style.py, which would import matplotlib.
-COLOURS = {"time": "#D05B13", "error": "#B3261E", "ink": "#1A1A1A", "paper": "#FFFFFF"}
+from minisd.images import few_colours
+
+# The widgets' colours; the first row is of figures/style.py, which would import matplotlib.
+COLOURS = {"time": "#D05B13", "noise": "#484848", "picture": "#0BA669",
+           "error": "#B3261E", "ink": "#1A1A1A", "paper": "#FFFFFF"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 CARD_WIDTH, CARD_PICTURE, CARD_GAP, CARD_TEXT, CARD_SPACING = 720, 288, 20, 17, 7     # pixels
+WIDE = 1.25         # times as wide as high: such a picture stands above its card's text
 
 
 def png_base64(picture: Image.Image) -> str:
@@ -32,32 +36,42 @@ def mimebundle(view: ipywidgets.Widget, picture: Image.Image, description: str
     """For `_repr_mimebundle_`: the live widget and, wherever there is no kernel, a true picture.
 
     GitHub, nbconvert and a notebook opened again show the PNG, for they do not know the widget.
+    It has few colours, so that the notebook stays small.
     """
-    data: dict[str, Any] = {"text/plain": description, "image/png": png_base64(picture)}
+    still = png_base64(few_colours(picture))
+    data: dict[str, Any] = {"text/plain": description, "image/png": still}
     if view.comm is not None:               # not closed
         data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
     return data, {"image/png": {"width": picture.width, "alt": description}}
 
 
 def card(picture: Image.Image | None, lines: dict[str, str], footer: str) -> Image.Image:
-    """A widget on paper: the picture at the left, `name: value` lines at the right of it."""
+    """A widget on paper: the picture, and at the right of it (of a wide one, below) its settings.
+
+    lines: shown as `name: value`.
+    """
     font = ImageFont.load_default(CARD_TEXT)
-    left = CARD_PICTURE + 2 * CARD_GAP
+    wide = picture is not None and picture.width > WIDE * picture.height
+    room = CARD_WIDTH - 2 * CARD_GAP if wide else CARD_PICTURE
+    scale = room / max(picture.size) if picture else 1.0
+    shown = (round(picture.width * scale), round(picture.height * scale)) if picture else (0, 0)
+    left = CARD_GAP if wide else CARD_PICTURE + 2 * CARD_GAP
+    top = shown[1] + 2 * CARD_GAP if wide else CARD_GAP
     paragraphs = [f"{name}: {value}" for name, value in lines.items()] + ["", footer]
-    text = "\n".join(_wrapped(line, font, CARD_WIDTH - left - CARD_GAP) for line in paragraphs)
+    text = "\n".join(_wrapped(line, font, CARD_WIDTH - left - CARD_GAP)
+                     for paragraph in paragraphs for line in paragraph.split("\n"))
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    bottom = measure.multiline_textbbox((0, 0), text, font, spacing=CARD_SPACING)[3]
-    height = 2 * CARD_GAP + max(CARD_PICTURE, round(bottom))
+    bottom = measure.multiline_textbbox((left, top), text, font, spacing=CARD_SPACING)[3]
+    height = CARD_GAP + max(0 if wide else CARD_GAP + CARD_PICTURE, round(bottom))
     sheet = Image.new("RGB", (CARD_WIDTH, height), COLOURS["paper"])
     drawing = ImageDraw.Draw(sheet)
     if picture is not None:
-        scale = CARD_PICTURE / max(picture.size)
-        size = (round(picture.width * scale), round(picture.height * scale))
         resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-        sheet.paste(picture.resize(size, resampling), (CARD_GAP, CARD_GAP))
-    frame = (CARD_GAP - 1, CARD_GAP - 1, CARD_GAP + CARD_PICTURE, CARD_GAP + CARD_PICTURE)
-    drawing.rectangle(frame, outline=COLOURS["ink"])
-    drawing.multiline_text((left, CARD_GAP), text, COLOURS["ink"], font, spacing=CARD_SPACING)
+        sheet.paste(picture.resize(shown, resampling), (CARD_GAP, CARD_GAP))
+    if not wide:
+        frame = (CARD_GAP - 1, CARD_GAP - 1, CARD_GAP + CARD_PICTURE, CARD_GAP + CARD_PICTURE)
+        drawing.rectangle(frame, outline=COLOURS["ink"])
+    drawing.multiline_text((left, top), text, COLOURS["ink"], font, spacing=CARD_SPACING)
     return sheet
 
 

@@ -1,0 +1,158 @@
+"""Loading: how a model that lies somewhere becomes a pipeline ready to paint."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from minisd import checkpoint
+from minisd.catalogue import LOADABLE, WEIGHTS, find
+from minisd.clip import CLIP
+from minisd.config import V1, Config
+from minisd.pipeline import StableDiffusion
+from minisd.sources import require
+from minisd.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
+
+
+def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, device: str = "auto",
+         dtype: str | torch.dtype = "auto") -> StableDiffusion:
+    """A trained model, ready to paint.
+
+    model: "auto" (what $MINISD_MODEL names, else v1 weights found in weights/, else toyworld; see
+    catalogue.py), "toyworld", "v1-1" ... "v1-5", or a path: a folder of this project or of
+    diffusers, or a .safetensors or .ckpt file (see sources.py).
+    parts: any of "text_encoder", "unet", "encoder" and "decoder", the last two the VAE's halves;
+    only these are read and take memory. All if None.
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
+    dtype: "auto", "float32", "bfloat16", "float16", or a torch.dtype. "auto" is float16 on
+    GPUs, bfloat16 on processors that compute in it, else float32. Measured on toyworld, beside
+    float32: bfloat16 moves one prediction of the UNet by 0.3 to 0.4 % of its norm, and a picture
+    of 25 steps by about one grey level of 255, at a few edges by up to 60; float16 moves both by a
+    tenth of that.
+    Raises ValueError or FileNotFoundError, naming what was expected.
+    """
+    chosen = _chosen(parts)
+    target = choose_device(device)
+    kind = choose_dtype(dtype, target)
+    source = checkpoint.open_model(find(model))
+    config = checkpoint.config_of(source)
+    require(source, dict.fromkeys(NETWORK.get(part, part) for part in chosen))
+    sd = _blank(config, find_tokenizer(source.path, config), source.path).to(kind)
+    for part, names in LOADABLE.items():
+        for name in names:
+            if part in chosen:
+                sd.get_submodule(name).to_empty(device=target)
+            else:
+                _forbid(sd.get_submodule(name), part, chosen)
+    only = checkpoint.EVERYTHING if len(chosen) == len(LOADABLE) else tuple(
+        f"{name}." for part in chosen for name in LOADABLE[part])
+    checkpoint.copy(source, checkpoint.match(sd, source, only=only))
+    return sd.eval().requires_grad_(False)
+
+
+def _chosen(parts: Iterable[str] | None) -> list[str]:
+    """The parts asked for, in the order of LOADABLE. Raises ValueError for what is none."""
+    if parts is None:
+        return list(LOADABLE)
+    asked = [parts] if isinstance(parts, str) or not isinstance(parts, Iterable) else list(parts)
+    wrong = [part for part in asked if not isinstance(part, str) or part not in LOADABLE]
+    if wrong or not asked or isinstance(parts, str):
+        raise ValueError(f"parts must be a list of some of {', '.join(map(repr, LOADABLE))}, got "
+                         f"{parts!r}" + (": 'vae' is 'encoder' and 'decoder'" if "vae" in wrong
+                                         else ""))
+    return [part for part in LOADABLE if part in asked]
+
+
+def _blank(config: Config, tokenizer: Tokenizer | None, path: Path) -> StableDiffusion:
+    """The networks of these sizes, without memory. Raises ValueError for sizes that cannot be."""
+    try:
+        with torch.device("meta"):
+            return StableDiffusion(config, tokenizer)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{path} has sizes that make no network ({error}): it is damaged, or no "
+                         f"Stable Diffusion v1") from error
+
+
+def _forbid(module: nn.Module, part: str, chosen: list[str]) -> None:
+    """Let a part that was not loaded say so wherever it is used."""
+    def refuse(*_: object) -> NoReturn:
+        raise ValueError(f"the {part} was not loaded, only {', '.join(chosen)}: load the model "
+                         f"with parts={[*chosen, part]}, or without parts for all of it")
+
+    for inner in module.modules():
+        inner.register_forward_pre_hook(refuse)
+
+
+def load_clip(sd: StableDiffusion) -> CLIP:
+    """Both towers of toyworld's CLIP around sd's text encoder, to compare pictures and prompts.
+
+    Raises ValueError for a model whose image tower does not ship (v1's).
+    """
+    if sd.config.image_tower is None:
+        raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
+    clip = CLIP(sd.config.text, sd.config.image_tower)
+    clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
+    checkpoint.load_into(clip, WEIGHTS / "toyworld" / "image_tower.safetensors")
+    clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
+    clip.text = sd.text_encoder
+    return clip
+
+
+def find_tokenizer(model: Path, config: Config) -> Tokenizer | None:
+    """The vocabulary beside a model; else CLIP's, in weights/ or from an installed package.
+
+    None where none fits. Raises ValueError where a folder's own has ids that its text encoder
+    does not know.
+    """
+    text = config.text
+    beside = (model if model.is_dir() else model.parent) / "tokenizer"
+    if beside.is_dir():
+        own = Tokenizer.from_folder(beside, max_length=text.max_length)
+        if max(own.vocab.values()) < text.vocab_size:
+            return own
+        if model.is_dir():
+            raise ValueError(f"{beside} has {len(own.vocab):,} tokens, and the text encoder beside "
+                             f"it knows {text.vocab_size:,}: they belong to different models")
+    if text.vocab_size != V1.text.vocab_size:
+        return None
+    places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
+    found = next((place for place in places if (place / "vocab.json").is_file()), None)
+    return (Tokenizer.from_package(max_length=text.max_length) if found is None else
+            Tokenizer.from_folder(found, max_length=text.max_length))
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" is the best device at hand. Raises ValueError for one that is not."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} is not at hand ({reason}): try 'cpu'") from error
+    return device
+
+
+def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """"auto" is the fastest dtype that is safe on the device."""
+    if isinstance(name, torch.dtype):
+        if name not in DTYPES.values():
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
+        return name
+    if name != "auto":
+        if name not in DTYPES:
+            raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {name!r}")
+        return DTYPES[name]
+    if device.type != "cpu":
+        return torch.float16
+    features = torch.cpu.get_capabilities()
+    in_hardware = features.get("avx512_bf16") or features.get("amx_bf16")
+    return torch.bfloat16 if in_hardware else torch.float32

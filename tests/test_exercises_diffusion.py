@@ -1,0 +1,115 @@
+"""The exercises on the forward process: right answers, named mistakes, and nonsense."""
+
+import math
+
+import pytest
+import torch
+
+from minisd.exercises import check_add_noise, check_predict_x0, check_snr
+
+CHECKS = [check_add_noise, check_predict_x0, check_snr]
+
+
+def raises(*_):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("answer", [None, lambda *_: None, lambda *_: ..., raises])
+def test_what_is_not_answered_gets_a_hint(check, answer) -> None:
+    verdict = check(answer)
+    assert not verdict and verdict.message.startswith("There is no answer yet. Hint: ")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_wrong_shape_is_called_so(check) -> None:
+    verdict = check(lambda *_: torch.zeros(2, 2))
+    assert not verdict and "shape (2, 2)" in verdict.message
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_error_is_shown_and_not_raised(check) -> None:
+    verdict = check(lambda *_: [][0])
+    assert not verdict and "IndexError" in verdict.message
+
+
+# Noise in one jump
+
+def noised(signal, noise, shift=0):
+    return lambda x0, n, t, bar: signal(bar[t + shift]) * x0 + noise(bar[t + shift]) * n
+
+
+def root(a):
+    return a ** 0.5
+
+
+def other_root(a):
+    return (1 - a) ** 0.5
+
+
+@pytest.mark.parametrize("answer", [
+    noised(root, other_root), noised(math.sqrt, lambda a: math.sqrt(1 - a)),
+    lambda x0, noise, t, bar: bar.sqrt()[t] * x0 + torch.sqrt(1 - bar)[t] * noise])
+def test_the_right_noise(answer) -> None:
+    assert check_add_noise(answer)
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (noised(lambda a: a, lambda a: 1 - a), "Both roots are missing"),
+    (noised(root, lambda a: 1 - a), "1 - alpha_bar is the noise's variance"),
+    (noised(lambda a: a, other_root), "root of alpha_bar is missing"),
+    (noised(root, lambda a: 1 - root(a)), "not 1 - sqrt(alpha_bar)"),
+    (noised(other_root, root), "swapped"),
+    (noised(lambda a: 1, other_root), "has to fade"),
+    (noised(root, lambda a: 1), "as strong at every t"),
+    (noised(root, lambda a: -other_root(a)), "sign is wrong"),
+    (noised(root, other_root, shift=-1), "alpha_bar[t - 1]"),
+    (noised(root, other_root, shift=1), "alpha_bar[t + 1]"),
+    (noised(root, lambda a: 0), "values differ by up to")])
+def test_mistakes_of_the_noise(answer, said: str) -> None:
+    verdict = check_add_noise(answer)
+    assert not verdict and said in verdict.message
+
+
+# Signal to noise
+
+def test_the_right_ratio() -> None:
+    assert check_snr(lambda a: a / (1 - a)) and check_snr(lambda a: 1 / (1 / a - 1))
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (lambda a: a / 1 - a, "put brackets"),
+    (lambda a: root(a) / other_root(a), "standard deviations"),
+    (lambda a: (1 - a) / a, "Upside down"),
+    (lambda a: other_root(a) / root(a), "That is sigma"),
+    (lambda a: root(a) / (1 - a), "over the signal alone"),
+    (lambda a: a / other_root(a), "over the noise alone"),
+    (lambda a: a, "share of the whole"),
+    (lambda a: 10 * torch.log10(a / (1 - a)), "decibels"),
+    (lambda a: torch.log(a) - torch.log(1 - a), "logarithm"),
+    (lambda a: 2 * a, "values differ by up to")])
+def test_mistakes_of_the_ratio(answer, said: str) -> None:
+    verdict = check_snr(answer)
+    assert not verdict and said in verdict.message
+
+
+# The way back
+
+def test_the_right_x0() -> None:
+    assert check_predict_x0(lambda x, e, a: (x - other_root(a) * e) / root(a))
+    assert check_predict_x0(lambda x, e, a: (x - math.sqrt(1 - a) * e) / math.sqrt(a))
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (lambda x, e, a: (x + other_root(a) * e) / root(a), "sign is wrong"),
+    (lambda x, e, a: (x - (1 - a) * e) / root(a), "root before the noise"),
+    (lambda x, e, a: (x - other_root(a) * e) / a, "divide by alpha_bar"),
+    (lambda x, e, a: (x - (1 - a) * e) / a, "Both roots"),
+    (lambda x, e, a: x - other_root(a) * e, "forgot to divide"),
+    (lambda x, e, a: (x - other_root(a) * e) * root(a), "multiplied"),
+    (lambda x, e, a: x - other_root(a) * e / root(a), "brackets"),
+    (lambda x, e, a: (x - e) / root(a), "needs its factor"),
+    (lambda x, e, a: x - e, "values differ by up to")])
+def test_mistakes_of_the_way_back(answer, said: str) -> None:
+    verdict = check_predict_x0(answer)
+    assert not verdict and said in verdict.message

@@ -1,0 +1,29 @@
+"""The figures of recipes: lineages of versions, and shares."""
+
+import pytest
+
+from minisd.figures import Stretch, lineage, share_bars
+
+FIRST = Stretch("a", "", 100, 256, "all")
+SECOND = Stretch("b", "a", 50, 512, "the best of it", dropped=0.1)
+
+
+def test_a_version_begins_where_the_one_before_it_ends() -> None:
+    figure = lineage([FIRST, SECOND, Stretch("c", "a", 200, 512, "another")], 2_000_000)
+    assert figure.get_suptitle() == "c went through 600 million pictures in 300 steps"
+    bars = {label.get_text(): (bar.get_x(), bar.get_width())
+            for label, bar in zip(figure.axes[0].get_yticklabels(), figure.axes[0].patches,
+                                  strict=True)}
+    assert bars == {"a": (0, 100), "b": (100, 50), "c": (100, 200)}
+    assert [bool(bar.get_hatch()) for bar in figure.axes[0].patches] == [False, True, False]
+
+
+def test_a_version_that_follows_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="b follows 'a', which is not there yet"):
+        lineage([SECOND], 1)
+
+
+def test_shares_stand_side_by_side() -> None:
+    figure = share_bars({"one": {"x": 0.25, "y": 0.75}, "two": {"y": 1.0}}, "mine", what="share")
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == [0.25, 0.75, 0.0, 1.0] and figure.get_suptitle() == "mine"
