@@ -9,6 +9,7 @@ whatever happens inside. The attention then runs the explicit formula instead of
 so results differ by rounding. One inside the other they work in the order they were entered.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,7 +120,13 @@ def edit_attention(network: nn.Module, edit: Edit, *, kind: str | None = "cross"
 @contextmanager
 def _listening(network: nn.Module, kind: str | None, layers: Sequence[str],
                listener: Callable[[str], Listener]) -> Iterator[None]:
-    added = [(module.tap.listeners, listener(name))
+    """Listen to what this thread computes: a widget may use the same network beside it."""
+    here = threading.get_ident()
+
+    def only_here(listen: Listener) -> Listener:
+        return lambda weights: listen(weights) if threading.get_ident() == here else None
+
+    added = [(module.tap.listeners, only_here(listener(name)))
              for name, module in attention_layers(network, kind, layers).items()]
     try:
         for listeners, mine in added:

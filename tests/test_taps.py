@@ -1,5 +1,7 @@
 """The recorder of attention and its editor, on a tiny UNet; word maps, on maps made by hand."""
 
+import threading
+
 import pytest
 import torch
 from parity import relative_error
@@ -112,6 +114,18 @@ def test_listeners_go_whatever_happens(sd) -> None:
     with pytest.raises(KeyError), edit_attention(sd.unet, scale_word(1, 0)), \
             record_attention(sd.unet):
         raise KeyError          # the fixture looks for what is left
+
+
+def test_what_another_thread_computes_is_neither_heard_nor_changed(sd) -> None:
+    """A widget paints with the same network while a cell records."""
+    plain, beside = evaluate(sd), []
+    thread = threading.Thread(target=lambda: beside.append(evaluate(sd)))
+    with record_attention(sd.unet) as record, edit_attention(sd.unet, lambda w, _: 0 * w):
+        thread.start()
+        thread.join()
+        assert len(record) == 0
+        assert relative_error(evaluate(sd), plain) > 1e-2
+    assert relative_error(beside[0], plain) < 1e-5
 
 
 @pytest.mark.parametrize(("asked", "text"), [
