@@ -95,7 +95,7 @@ def open_model(path: str | Path) -> Source:
             f"{', '.join(f'{part}.safetensors' for part in PARTS)}) or of diffusers (unet/, vae/ "
             f"and text_encoder/ with .safetensors files)")
     ours = next(iter(files.values())).parent == path
-    sources = [open_file(file, part, ours=ours) for part, file in files.items()]
+    sources = [open_file(file, part if ours else "", ours=ours) for part, file in files.items()]
     tensors = {name: where for source in sources for name, where in source.tensors.items()}
     parts = tuple(part for part in PARTS if any(part in source.parts for source in sources))
     return Source(path, sources[0].layout, parts, any(source.ema for source in sources), tensors)

@@ -40,6 +40,12 @@ def sd() -> StableDiffusion:
 
 
 @pytest.fixture(scope="module")
+def other() -> StableDiffusion:
+    """A model in use, into which faulty files are loaded: no value of theirs may reach it."""
+    return v1_files.small(1)
+
+
+@pytest.fixture(scope="module")
 def tensors(sd) -> Tensors:
     """A whole model under CompVis's names. Not to be changed."""
     return v1_files.compvis(sd)
@@ -159,6 +165,14 @@ def v2_folder(tensors: Tensors, folder: Path) -> Path:
                "mid_block.attentions.0.proj_in.weight": torch.zeros(8, 8)},
               folder / "v2" / "unet" / "diffusion_pytorch_model.safetensors")
     return folder / "v2"
+
+
+def foreign_folder(tensors: Tensors, folder: Path) -> Path:
+    """Another pipeline in diffusers' layout: its text encoder is no CLIP."""
+    (folder / "model" / "text_encoder").mkdir(parents=True)
+    save_file({"shared.weight": torch.zeros(2, 2)},
+              folder / "model" / "text_encoder" / "model.safetensors")
+    return folder / "model"
 
 
 def archive(tensors: Tensors, folder: Path) -> Path:
@@ -293,6 +307,8 @@ MODELS: dict[str, tuple[Callable[[Tensors, Path], Path], str]] = {
     "a folder of other files": (folder_of("config.json", "photos/1.jpg"), "is no model: expected"),
     "a part of a diffusers folder": (
         folder_of("config.json", "diffusion_pytorch_model.safetensors"), "is no model: expected"),
+    "a diffusers folder of other networks": (
+        foreign_folder, r"model.safetensors: these are not the weights .* network .shared.weight"),
     "a half-fetched model": (half_fetched, "holds only the text encoder and the VAE, and no UNet: "
                              "expected unet/diffusion_pytorch_model.safetensors there; fetch"),
     "our folder without its UNet": (
@@ -326,7 +342,8 @@ def place(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("fault", MODELS)
-def test_a_faulty_model_is_refused_and_nothing_is_lost(sd, tensors, place, capsys, fault) -> None:
+def test_a_faulty_model_is_refused_and_nothing_is_lost(other, tensors, place, capsys,
+                                                       fault) -> None:
     build, message = MODELS[fault]
     place.mkdir()
     path = build(tensors, place)
@@ -339,24 +356,25 @@ def test_a_faulty_model_is_refused_and_nothing_is_lost(sd, tensors, place, capsy
     assert out == "" and err.startswith("minisd: error: ") and len(err.splitlines()) == 1
     assert re.search(message, err.removesuffix("\n")) or not path.exists()
 
-    before = {name: value.clone() for name, value in sd.state_dict().items()}
+    before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises((ValueError, FileNotFoundError)):
-        checkpoint.load_into(sd, path)
-    assert all(torch.equal(value, before[name]) for name, value in sd.state_dict().items())
+        checkpoint.load_into(other, path)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
-def test_one_network_is_not_lost_either(sd, tensors, tmp_path, part) -> None:
+def test_one_network_is_not_lost_either(other, tensors, tmp_path, part) -> None:
     """Its last tensor is NaN: all those before it would have been filled."""
-    network, prefix = sd.get_submodule(part), {"text_encoder": TEXT, "unet": UNET, "vae": VAE}[part]
+    network, prefix = other.get_submodule(part), {"text_encoder": TEXT, "unet": UNET,
+                                                  "vae": VAE}[part]
     last = [name for name in tensors if name.startswith(prefix) and not name.endswith("_ids")][-1]
     save_file(with_value(float("nan"), last)(tensors), tmp_path / "x.safetensors")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(ValueError, match="contains NaN or infinity"):
         checkpoint.load_into(network, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="and no (text encoder|UNet|VAE): exp"):
-        other = {"text_encoder": UNET, "unet": TEXT, "vae": TEXT}[part]
-        checkpoint.load_into(network, only(other)(tensors, tmp_path))
+        foreign = {"text_encoder": UNET, "unet": TEXT, "vae": TEXT}[part]
+        checkpoint.load_into(network, only(foreign)(tensors, tmp_path))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisd.figures import Stretch, lineage, share_bars
+from minisd.figures import Stretch, lineage, share_bars, training_curves
 
 FIRST = Stretch("a", "", 100, 256, "all")
 SECOND = Stretch("b", "a", 50, 512, "the best of it", dropped=0.1)
@@ -27,3 +27,17 @@ def test_shares_stand_side_by_side() -> None:
     figure = share_bars({"one": {"x": 0.25, "y": 0.75}, "two": {"y": 1.0}}, "mine", what="share")
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights == [0.25, 0.75, 0.0, 1.0] and figure.get_suptitle() == "mine"
+
+
+def test_each_curve_says_where_it_begins_and_ends() -> None:
+    figure = training_curves({"vae": (range(3), [4.0, 2.0, 1.0]), "unet": ([5, 6], [1.0, 0.5])},
+                             "mine")
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["vae: 4 to 1", "unet: 1 to 0.5"]
+    assert figure.axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("run", [([], []), ([1, 2], [1.0])])
+def test_a_curve_needs_a_value_for_each_step(run) -> None:
+    with pytest.raises(ValueError, match="vae: expected a value for each of some steps"):
+        training_curves({"vae": run}, "mine")

@@ -23,6 +23,7 @@ from minisd.widgets import (
     trajectory_map,
     word_changes,
 )
+from minisd.widgets.comparison import STEPS as EACH
 from minisd.widgets.comparison import Change, told
 from minisd.widgets.guidance import STEPS
 from minisd.widgets.pictures import VIEW
@@ -218,14 +219,14 @@ def comparison(sd):
 
 def test_the_comparison_paints_both_prompts_from_one_seed(comparison, sd) -> None:
     words = examples("toyworld")
-    runs = [sd.trace(prompt, seed=words.seed, steps=STEPS, pictures="none")
+    runs = [sd.trace(prompt, seed=words.seed, steps=EACH, pictures="none")
             for prompt in words.keyword_prompts]
     assert torch.equal(runs[0][0].x_t, runs[1][0].x_t)
     pictures = [sd.decode(run.latents)[0] for run in runs]
     moved = np.asarray(ImageChops.difference(*pictures)).max(2) > 32
     text = comparison.seen.text
     assert text.startswith("“red” becomes “blue”\n")
-    assert f"Step {STEPS} of {STEPS}: {moved.mean():.0%} of the pixels" in text
+    assert f"Step {EACH} of {EACH}: {moved.mean():.0%} of the pixels" in text
     assert f"x0 differs by {size(runs[0][-1].x0 - runs[1][-1].x0):.2f}" in text
 
 

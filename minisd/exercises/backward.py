@@ -215,13 +215,16 @@ def _standard(points: Tensor) -> Tensor:
 
 def _as_list(answer: Answer | None) -> Answer | None:
     """Tuples, ranges and generators are as good as a list; sets are put in order."""
+    if answer is None:
+        return None
+
     def listed(*case: Any) -> Any:
-        found = answer(*case) if answer else None
+        found: Any = answer(*case)
         if isinstance(found, Tensor | str) or not hasattr(found, "__iter__"):
             return found
         return sorted(found) if isinstance(found, set | frozenset) else list(found)
 
-    return listed if answer else None
+    return listed
 
 
 def _one_way(coordinates: Any) -> Any:

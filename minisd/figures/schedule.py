@@ -53,7 +53,8 @@ def loss_by_timestep(timesteps: Sequence[float], losses: Sequence[float], title:
     axes.plot(timesteps, losses, color=COLOURS["noise"], marker="o")
     axes.axhline(1, color=INK, linewidth=1, linestyle="--")
     axes.text(max(timesteps), 1, "always answering 0", ha="right", va="bottom", fontsize=11)
-    axes.set(xlabel="timestep t", ylabel="squared error (no unit)", ylim=(0, max(1.15, 1.05 * max(losses))))
+    axes.set(xlabel="timestep t", ylabel="squared error (no unit)",
+             ylim=(0, max(1.15, 1.05 * max(losses))))
     entitle(figure, title)
     return figure
 

@@ -13,11 +13,12 @@ from minisd.samplers import SampleStep
 from minisd.widgets.engine import Frame, heard
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View
-from minisd.widgets.guidance import FEW_STEPS, FULL, LEAST, MOST, SEEDS, SMALL, STEPS, STYLE, USUAL
+from minisd.widgets.guidance import FEW_STEPS, FULL, LEAST, MOST, SEEDS, SMALL, STYLE, USUAL
 from minisd.widgets.maps import GAP, LABEL_HIGH, Panel, sheet
 
 SIDE = 240                      # pixels along each of the three pictures
 WIDE, HIGH = 3 * SIDE + 2 * GAP, SIDE + LABEL_HIGH
+STEPS = 8                       # of each run, for small models: there are two at a time
 MOVED = 32                      # grey levels from which on a pixel counts as changed
 
 

@@ -43,7 +43,7 @@ def trajectory_map(traces: Mapping[str, Trace]) -> Explorer:
         raise ValueError(f"expected runs of one length and one size, got {len(runs)} run(s) of "
                          f"{sorted(lengths)} steps and latents {sorted(shapes)}")
     steps, = lengths
-    maps = {"x_t": map_of(runs, 1), "x0": map_of(runs, 2)}
+    maps = {name: map_of(runs, name) for name in ("x_t", "x0")}
 
     def frames(at: Values) -> Generator[Frame, None, None]:
         yield Frame(1, 1, view(runs, maps[at["map_of"]], at), "Replayed from the recordings.")
@@ -59,23 +59,29 @@ def trajectory_map(traces: Mapping[str, Trace]) -> Explorer:
                     about="the ways of several runs on a plane, and two pictures of one of them")
 
 
-def map_of(runs: Mapping[str, Trace], part: int) -> Map:
-    """part: of what Trace.at gives, 1 for x_t, 2 for x0. Of a batch the first picture counts."""
-    states = {run: torch.cat([trace.at(done)[part][:1].flatten(1)
+def map_of(runs: Mapping[str, Trace], name: str) -> Map:
+    """name: "x_t" or "x0"."""
+    states = {run: torch.cat([state(trace, done, name).flatten(1)
                               for done in range(len(trace) + 1)]) for run, trace in runs.items()}
     plane = principal_plane(torch.cat(list(states.values())))
     return Map({run: plane.project(way) for run, way in states.items()}, float(plane.shares.sum()))
 
 
+def state(trace: Trace, done: int, name: str) -> Tensor:
+    """x_t or x0 after `done` steps, (1, c, h, w); of a batch the first picture counts."""
+    _, x_t, x0 = trace.at(done)
+    return (x_t if name == "x_t" else x0)[:1]
+
+
 def view(runs: Mapping[str, Trace], on: Map, at: Values) -> View:
     """The map, each run's present picture on it; at the right x_t and x0 of the chosen one."""
-    done, part, chosen = at["done"], 1 if at["map_of"] == "x_t" else 2, runs[at["run"]]
-    t, *states = chosen.at(done)
-    small = {run: trace.preview(trace.at(done)[part][:1]) for run, trace in runs.items()}
+    done, chosen = at["done"], runs[at["run"]]
+    t, *_ = chosen.at(done)
+    small = {run: trace.preview(state(trace, done, at["map_of"])) for run, trace in runs.items()}
     panels = [Panel(draw_map(on.ways, small, done, at["run"]), f"map of {at['map_of']}", 0, 0, MAP)]
-    panels += [Panel(chosen.preview(state[:1]), f"{label} of the chosen run", MAP + GAP,
-                     i * (SIDE + LABEL_HIGH), SIDE)
-               for i, (state, label) in enumerate(zip(states, ("x_t", "x0"), strict=True))]
+    panels += [Panel(chosen.preview(state(chosen, done, name)), f"{name} of the chosen run",
+                     MAP + GAP, i * (SIDE + LABEL_HIGH), SIDE)
+               for i, name in enumerate(("x_t", "x0"))]
     places = torch.stack([way[done] for way in on.ways.values()])
     spread = float((places - places.mean(0)).square().sum(1).mean().sqrt())
     return View(sheet(WIDE, HIGH, panels), "\n".join([

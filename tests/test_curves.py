@@ -1,0 +1,60 @@
+"""The thinned curves of a training, as they ship."""
+
+import json
+
+import pytest
+
+from minisd.toyworld import curves, train
+from minisd.toyworld.recipe import RECIPE, Part
+
+HEADER = "step,loss,lr,images_per_second\n"
+PART = Part(steps=10, batch=4, lr=0.1, accumulate=2)
+
+
+def metrics(tmp_path, text: str):
+    path = tmp_path / "vae.csv"
+    path.write_text(HEADER + text)
+    return curves.read_metrics(path)
+
+
+def test_repeated_steps_count_once_and_broken_lines_not_at_all(tmp_path) -> None:
+    found = metrics(tmp_path, "1,5,1,8\n2,4,1,8\n3,9,1,8\n2,3,1,8\n3,2,1\n3,x,1,8\n4,1,1,4\n")
+    assert found["step"].tolist() == [1, 2, 4] and found["loss"].tolist() == [5, 3, 1]
+
+
+def test_a_window_is_the_mean_of_its_steps(tmp_path) -> None:
+    found = metrics(tmp_path, "".join(f"{i},{i},0.5,{8 if i < 5 else 4}\n" for i in range(1, 9)))
+    assert curves.thinned(found, PART, points=4) == {
+        "samples_per_step": 8, "seconds": 4 + 8, "step": [2, 4, 6, 8],
+        "loss": [1.5, 3.5, 5.5, 7.5], "lr": [0.5] * 4}
+    assert curves.thinned(found, PART, points=100)["step"] == list(range(1, 9))
+
+
+def test_nothing_cannot_be_thinned(tmp_path) -> None:
+    with pytest.raises(ValueError, match="no steps to thin"):
+        curves.thinned(metrics(tmp_path, ""), PART)
+
+
+def test_export_keeps_curves_of_parts_trained_elsewhere(tmp_path) -> None:
+    metrics(tmp_path, "1,5,1,16\n2,4,1,16\n")
+    target = tmp_path / "weights"
+    target.mkdir()
+    curves.write(target / curves.FILE, {"judge": {"step": [1]}, "vae": {"step": [9]}})
+    train.export_curves(tmp_path, target)
+    found = json.loads((target / curves.FILE).read_text())
+    assert found["judge"] == {"step": [1]}
+    assert found["vae"]["step"] == [1, 2]
+    assert found["vae"]["samples_per_step"] == RECIPE.vae.batch * RECIPE.vae.accumulate
+    assert [path.name for path in target.iterdir()] == [curves.FILE]
+
+
+def test_the_shipped_curves_are_small_and_whole() -> None:
+    path = train.SHIPPED / curves.FILE
+    if not path.exists():
+        pytest.skip("weights/toyworld has no losses.json: run `train export`")
+    assert path.stat().st_size < 50_000
+    for name, part in curves.read(path).items():
+        assert name in curves.PARTS
+        assert all(len(values) == len(part["step"]) for values in part.values()
+                   if isinstance(values, list))
+        assert part["step"] == sorted(part["step"])
