@@ -21,6 +21,7 @@ ALSO_SERIAL = ("00", "08")      # these too where widgets wait for busy cells
 SHOTS = os.environ.get("MINISD_SCREENSHOTS")
 
 WIDGET = "[class*=minisd-]:has(> * .minisd-picture, > .minisd-picture)"
+CHIPS = ".minisd-token-explorer"
 WAIT = 120.0                # seconds for a picture to change on a busy machine
 QUIET = 1.5                 # seconds after which a picture counts as the last
 QUICK = 26                  # slider moves in a row
@@ -121,8 +122,11 @@ def look_through(page, lab: str, name: str) -> None:
     for cell in open_and_run(page, lab.format(name)):
         assert not any(out["output_type"] == "error" for out in cell["outputs"]), cell["outputs"]
     assert page.locator(".jupyter-widgets-error-widget").count() == 0
-    widgets = page.locator(WIDGET)
-    assert widgets.count() > 0, "no widget on this page"
+    widgets, chips = page.locator(WIDGET), page.locator(CHIPS)
+    assert widgets.count() + chips.count() > 0, "no widget on this page"
+    for i in range(chips.count()):
+        _chips_answer(chips.nth(i))
+        shoot(page, f"{name}-chips")
     for i in range(widgets.count()):
         widget = widgets.nth(i)
         widget.scroll_into_view_if_needed()
@@ -137,6 +141,19 @@ def look_through(page, lab: str, name: str) -> None:
             _answers(page, widget, sliders.first)
         shoot(page, f"{name}-{i}-moved")
         assert "Error" not in widget.locator(".minisd-status").inner_text()
+
+
+def _chips_answer(widget) -> None:
+    """Every token is a button, pressed by the mouse or the space bar, and says its place."""
+    buttons, text = widget.locator(".minisd-token button"), widget.locator(".minisd-text")
+    buttons.nth(1).click()
+    text.get_by_text("Place 1 of").wait_for()
+    buttons.nth(2).focus()
+    buttons.nth(2).press("Space")
+    text.get_by_text("Place 2 of").wait_for()
+    widget.locator(".minisd-prompt input").fill("fish")
+    text.get_by_text("Place 2 of").wait_for()
+    assert buttons.count() >= 3
 
 
 def _answers(page, widget, slider) -> None:

@@ -33,7 +33,7 @@ TOYWORLD = Examples(
     story_prompt="a red car below a yellow balloon in the sky",
     story_word="balloon",
     story_negative_prompt="",
-    seed=5,
+    seed=10,
     word_order=("a red car below a yellow balloon", "a yellow car below a red balloon"),
     sentences=("a red car below a yellow balloon", "a yellow balloon above a red car",
                "a yellow car below a red balloon", "a red car", "a car", "a purple boat at sea",
