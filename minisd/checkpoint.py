@@ -152,7 +152,10 @@ def save(module: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -
     tensors = {name: value.detach().to("cpu", dtype).contiguous()
                for name, value in module.state_dict().items()}
     try:
+        part.touch()
+        mode = part.stat().st_mode          # as for any new file; the library makes it private
         save_file(tensors, part)
+        part.chmod(mode)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

@@ -156,6 +156,13 @@ def test_a_save_makes_folders_and_leaves_one_file(net, tmp_path):
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["net.safetensors"]
 
 
+def test_others_may_read_a_saved_file_as_they_may_any_other(net, tmp_path):
+    (tmp_path / "plain").touch()
+    checkpoint.save(net, tmp_path / "net.safetensors")
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "net.safetensors")]
+    assert modes[0] == modes[1]
+
+
 # The fingerprint
 
 def test_the_fingerprint_does_not_depend_on_the_dtype_loaded_in(net, tmp_path, tiny):
