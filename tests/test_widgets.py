@@ -379,7 +379,7 @@ def test_generate_and_next_seed(play) -> None:
     play.generate.click()
     assert "Shown from memory." in status(play)
     play.next_seed.click()
-    assert "seed 11" in status(play) and play.seed.value == 6
+    assert "seed 11" in status(play) and play.seed.value == 11
 
 
 def test_warnings_appear_on_the_status_line(play, recwarn) -> None:
