@@ -33,7 +33,7 @@ MEGABYTE = 1_000_000
 MOST_LINES = 20
 CELL_SECONDS = 600              # for one cell on a busy machine
 SECONDS, LONG_SECONDS = 60, {"13_training": 180}    # for one notebook on two idle cores
-BUSY = float(os.environ.get("MINISD_BUSY", 4))      # how much longer a shared machine may take
+BUSY = float(os.environ.get("MINISD_BUSY", 6))      # how much longer a shared machine may take
 VIEW = "application/vnd.jupyter.widget-view+json"
 HOME_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|usr|opt|mnt)/|\b[A-Z]:\\")
 # What belongs to the page; kernels and editors add more, which differs from run to run.
