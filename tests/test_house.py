@@ -30,8 +30,8 @@ FLOORS = [
     "__main__",
 ]
 FOLDERS = {
-    "toyworld": "scenes captions recipe curves data judge loop latents train_tokenizer train_vae "
-                "train_clip train_unet train_judge train "
+    "toyworld": "scenes captions recipe curves data judge loop latents views train_tokenizer "
+                "train_vae train_clip train_unet train_judge train "
                 "rates records bench adherence evaluate",
     "widgets": "pictures examples engine explorer playground tokens search maps vae noise "
                "recorded guidance microscope attention carbon scrubber trajectory "

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 import minisd
 from minisd import checkpoint
 from minisd.diffusion import make_schedule
-from minisd.toyworld import data, latents, loop, train, train_clip, train_unet, train_vae
+from minisd.toyworld import data, latents, loop, train, train_clip, train_unet, train_vae, views
 from minisd.toyworld.recipe import Part
-from minisd.toyworld.scenes import HIDDEN, Scene, is_held_out
+from minisd.toyworld.scenes import HIDDEN, Scene, Thing, is_held_out
 from minisd.vae import VAE
 
 DRAW_LOSSES = loop.Fit._draw_losses
@@ -516,18 +516,61 @@ def test_snr_weights_are_one_up_to_the_cap_and_fall_beyond():
 
 
 def test_a_tenth_of_the_captions_is_dropped_and_the_others_belong_to_their_scenes():
-    index = torch.arange(40).repeat(75)
+    shown = views.whole(range(40), 16) * 75
     stage = SimpleNamespace(recipe=replace(RECIPE, caption_dropout=0.1))
-    first, again = (train_unet.Stage.captions(stage, index, torch.Generator().manual_seed(0))
+    first, again = (train_unet.Stage.captions(stage, shown, torch.Generator().manual_seed(0))
                     for _ in range(2))
     assert first == again
     dropped = first.count("")
     assert abs(dropped / 3000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 3000)
-    for i, text in zip(index.tolist(), first, strict=True):
-        scene = data.scene(i, seed=RECIPE.seed)
+    for scene, text in zip((view.scene for view in shown), first, strict=True):
         words = {t.kind for t in scene.things} | set(scene.background.split())
         assert all(kind in words for kind in text.replace(",", "").split()
                    if kind in train_clip.KINDS)
+
+
+def test_a_close_up_holds_one_of_two_things_whole_and_speaks_of_it_alone():
+    """Most things fit; a few are a cell or less wider than the window, which then cuts them."""
+    found, cut = views.close_ups(range(300), 16, seed=3), 0
+    scenes = [data.scene(i, seed=3) for i in range(300)]
+    expected = [(i, thing) for i, scene in enumerate(scenes) if len(scene.things) == 2
+                for thing in scene.things]
+    assert [(v.number, *v.scene.things) for v in found] == expected
+    for view in found:
+        thing, full = view.scene.things[0], scenes[view.number]
+        assert (view.side, view.scene.relation) == (8, None)
+        assert (view.scene.background, view.scene.seed) == (full.background, full.seed)
+        missing = max(max(start - (middle - thing.size / 2) * 16,
+                          (middle + thing.size / 2) * 16 - start - 8)
+                      for start, middle in ((view.top, thing.y), (view.left, thing.x)))
+        assert missing <= 1 and 0 <= min(view.top, view.left) <= max(view.top, view.left) <= 8
+        cut += missing > 1e-9
+    assert cut < 0.1 * len(found)
+    assert len({(view.top, view.left) for view in found}) > 30
+
+
+def test_a_close_up_shows_as_little_as_possible_of_the_other_thing():
+    left, right = (Thing("star", "red", x, 0.5, 0.3) for x in (0.2, 0.75))
+    rng = np.random.default_rng(0)
+    assert {views._window(left, right, 16, rng)[1] for _ in range(50)} == {0}
+    assert {views._window(right, left, 16, rng)[1] for _ in range(50)} == {7, 8}
+
+
+def test_a_close_up_is_the_square_of_latents_that_its_window_names():
+    posteriors = torch.arange(2 * 2 * 3 * 6 * 6).reshape(2, 2, 3, 6, 6)
+    shown = [views.View(1, data.scene(0), 2, 3, 3), views.View(0, data.scene(0), 0, 1, 3)]
+    assert torch.equal(views.cut(posteriors, shown), torch.stack(
+        [posteriors[1, :, :, 2:5, 3:6], posteriors[0, :, :, 0:3, 1:4]]))
+    assert torch.equal(views.cut(posteriors, views.whole(range(2), 6)), posteriors)
+
+
+def test_the_first_stage_learns_from_close_ups_and_the_second_from_whole_scenes(tmp_path):
+    sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.tokenizer())
+    posteriors = torch.rand(10, 2, 5, 6, 6).half()
+    small, whole = (train_unet.Stage(name, sd, posteriors, RECIPE, tmp_path, share=loop.Share())
+                    for name in ("unet_small", "unet"))
+    assert {view.side for view in small.views} == {3} and {v.side for v in whole.views} == {6}
+    assert [view.number for view in whole.views] == list(range(10))
 
 
 def test_the_stage_draws_a_sheet_with_its_average_and_goes_on_with_its_net(whole, tmp_path,
@@ -535,7 +578,7 @@ def test_the_stage_draws_a_sheet_with_its_average_and_goes_on_with_its_net(whole
     monkeypatch.setattr(train_unet, "SHEET_SCENES", 2)
     monkeypatch.setattr(train_unet, "SHEET_STEPS", 5)
     sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.tokenizer())
-    posteriors = torch.rand(10, 2, 5, 3, 3).half()
+    posteriors = torch.rand(10, 2, 5, 6, 6).half()
     stage = train_unet.Stage("unet_small", sd, posteriors, RECIPE, tmp_path, share=loop.Share())
     with torch.no_grad():
         for p in sd.unet.parameters():

@@ -86,14 +86,14 @@ def fit_unet(config: Config, recipe: Recipe, folder: Path, tokenizer: Tokenizer,
              share: loop.Share, minutes: float | None, start: dict[str, Tensor] | None) -> None:
     """Encode the scenes, measure the scale factor, train."""
     vae = trained_vae(config, folder).to(loop.device())
-    small, full = (latents.cached(vae, folder, recipe.scenes, size=size, seed=recipe.seed,
-                                  share=share)
-                   for size in (config.image_size // 2, config.image_size))
-    config = replace(config, vae=replace(config.vae, scale_factor=latents.measure_scale(full)))
+    posteriors = latents.cached(vae, folder, recipe.scenes, size=config.image_size,
+                                seed=recipe.seed, share=share)
+    scale = latents.measure_scale(posteriors)
+    config = replace(config, vae=replace(config.vae, scale_factor=scale))
     if share.rank == 0:
         checkpoint.write_config(folder, config)
     train_unet.train(config, recipe, folder, vae, trained_clip(config, folder).text, tokenizer,
-                     small, full, share=share, minutes=minutes, start=start)
+                     posteriors, share=share, minutes=minutes, start=start)
 
 
 def export(folder: Path, target: Path) -> None:

@@ -2,8 +2,9 @@
 
 Ho et al. 2020, eq. 14, in the latents of the frozen VAE with the frozen text encoder's states as
 context (Rombach et al. 2022, eq. 3); a tenth of the captions is dropped so that one network learns
-both predictions that guidance needs (Ho & Salimans 2022). Small pictures first, as v1's were
-256 before 512; the full size starts from the small one's averaged weights.
+both predictions that guidance needs (Ho & Salimans 2022). A smaller size first, as v1's pictures
+were 256 before 512: close-ups of single things (`views.py`), then whole scenes, which start from
+the averaged weights of the close-ups.
 """
 
 from pathlib import Path
@@ -19,9 +20,10 @@ from minisd.diffusion import add_noise, make_schedule
 from minisd.images import grid
 from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import Tokenizer
-from minisd.toyworld import data, loop
+from minisd.toyworld import data, loop, views
 from minisd.toyworld.captions import caption, full_caption
 from minisd.toyworld.recipe import Recipe
+from minisd.toyworld.views import View
 from minisd.unet import UNet
 from minisd.vae import VAE
 
@@ -44,13 +46,15 @@ def lay_open(model: nn.Module) -> None:
 
 
 class Stage:
-    """One resolution of the UNet's training."""
+    """One size of the UNet's training: `unet_small`, the close-ups, or `unet`, whole scenes."""
 
     def __init__(self, name: str, sd: StableDiffusion, posteriors: Tensor, recipe: Recipe,
                  folder: Path, *, share: loop.Share) -> None:
         """sd: a pipeline whose VAE and text encoder are trained; its UNet is what is trained."""
         assert sd.tokenizer is not None
         self.name, self.sd, self.posteriors, self.recipe = name, sd, posteriors, recipe
+        self.choose = views.close_ups if name == "unet_small" else views.whole
+        self.views = self.choose(range(len(posteriors)), posteriors.shape[-1], seed=recipe.seed)
         self.tokenizer: Tokenizer = sd.tokenizer
         self.part = getattr(recipe, name)
         schedule = make_schedule(sd.config.schedule)
@@ -64,13 +68,14 @@ class Stage:
     def loss(self, g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
         """The weighted error of the predicted noise on one micro-batch."""
         n, device = self.part.batch, loop.device()
-        index = torch.randint(len(self.posteriors), (n,), generator=g)
-        mean, std = self.posteriors[index].float().unbind(1)                # n c h w
+        index = torch.randint(len(self.views), (n,), generator=g).tolist()
+        shown = [self.views[i] for i in index]
+        mean, std = views.cut(self.posteriors, shown).float().unbind(1)     # n c h w
         draws = torch.randn((2, *mean.shape), generator=g)
         t = torch.randint(len(self.alpha_bar), (n,), generator=g)
         x0 = (mean + std * draws[0]) * self.sd.config.vae.scale_factor
         x_t = add_noise(x0, draws[1], self.alpha_bar[t])
-        ids = self.tokenizer(self.captions(index, g))
+        ids = self.tokenizer(self.captions(shown, g))
         x_t, noise, t, ids = (share.of(x).to(device) for x in (x_t, draws[1], t, ids))
         with loop.autocast():
             with torch.no_grad():
@@ -80,34 +85,35 @@ class Stage:
         weights = self.weights.to(device)[t]
         return {"loss": (weights * errors).mean() / self.weights.mean(), "mse": errors.mean()}
 
-    def captions(self, index: Tensor, g: torch.Generator) -> list[str]:
-        """A new caption for every scene each time it is seen; some are dropped."""
+    def captions(self, shown: list[View], g: torch.Generator) -> list[str]:
+        """A new caption for every view each time it is seen; some are dropped."""
         rng = np.random.default_rng(int(torch.randint(2 ** 62, (), generator=g)))
         return ["" if rng.random() < self.recipe.caption_dropout
-                else caption(data.scene(i, seed=self.recipe.seed), rng) for i in index.tolist()]
+                else caption(view.scene, rng) for view in shown]
 
     @torch.no_grad()
     def sheet(self, path: Path) -> None:
         """Pictures of unseen scenes' captions by the averaged UNet, from fixed seeds."""
-        factor = self.sd.config.vae.downscale
-        side = self.posteriors.shape[-1] * factor
+        unseen = self.choose(range(2 * SHEET_SCENES), self.posteriors.shape[-1],
+                             split=data.UNSEEN)[:SHEET_SCENES]
+        side = unseen[0].side * self.sd.config.vae.downscale
         trained, self.sd.unet = self.sd.unet, self.fit.average
         try:
-            pictures = [self.sd.text_to_image(full_caption(data.scene(i, split=data.UNSEEN)),
+            pictures = [self.sd.text_to_image(full_caption(view.scene),
                                               guidance_scale=SHEET_GUIDANCE, steps=SHEET_STEPS,
                                               seed=i, height=side, width=side)[0]
-                        for i in range(SHEET_SCENES)]
+                        for i, view in enumerate(unseen)]
         finally:
             self.sd.unet = trained
         grid(pictures, SHEET_COLUMNS).save(path)
 
 
 def train(config: Config, recipe: Recipe, folder: Path, vae: VAE, text: CLIPTextTransformer,
-          tokenizer: Tokenizer, small: Tensor, full: Tensor, *, share: loop.Share,
+          tokenizer: Tokenizer, posteriors: Tensor, *, share: loop.Share,
           minutes: float | None = None, start: dict[str, Tensor] | None = None) -> UNet:
-    """The trained UNet. small, full: posteriors of the scenes at half size and at full size.
+    """The trained UNet. posteriors: of the training scenes (`latents.encode`).
 
-    start: weights to begin the full size with; the small stage is then skipped.
+    start: weights to begin the whole scenes with; the close-ups are then skipped.
     """
     torch.manual_seed(recipe.seed)
     sd = StableDiffusion(config, tokenizer)
@@ -116,9 +122,9 @@ def train(config: Config, recipe: Recipe, folder: Path, vae: VAE, text: CLIPText
     sd.unet.requires_grad_(True)
     sd.to(loop.device())
     if start is None:
-        first = Stage("unet_small", sd, small, recipe, folder, share=share)
+        first = Stage("unet_small", sd, posteriors, recipe, folder, share=share)
         start = first.fit.run(minutes).state_dict()
         if first.fit.step < recipe.unet_small.steps:
             return first.fit.average
     sd.unet.load_state_dict(start)
-    return Stage("unet", sd, full, recipe, folder, share=share).fit.run(minutes)
+    return Stage("unet", sd, posteriors, recipe, folder, share=share).fit.run(minutes)

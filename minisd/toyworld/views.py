@@ -1,0 +1,83 @@
+"""What the UNet is shown of a scene: the whole of it, or a close-up of one thing.
+
+A close-up is a window of half the side around one of two things, with a caption of that thing
+alone. It costs a quarter of the whole scene, and nearly all of it depends on the words: what
+"star" means is learned several times faster so, before whole scenes teach where things stand.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minisd.toyworld import data
+from minisd.toyworld.scenes import Scene, Thing
+
+
+@dataclass(frozen=True)
+class View:
+    """A square of latent cells of scene `number`, and a scene of what can be told about it."""
+
+    number: int
+    scene: Scene
+    top: int
+    left: int
+    side: int
+
+
+def whole(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[View]:
+    """Every scene, all of it; `cells` along each side."""
+    return [View(i, data.scene(i, split=split, seed=seed), 0, 0, cells) for i in numbers]
+
+
+def close_ups(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[View]:
+    """Each thing of every scene that has two, in a window of half the side.
+
+    The window holds the thing and as little as possible of the other one; among equals one is
+    drawn. Large things that stand alone have no close-up: they would not fit.
+    """
+    found = []
+    for i in numbers:
+        scene = data.scene(i, split=split, seed=seed)
+        rng = np.random.default_rng([seed, split, i])
+        for thing, other in ((0, 1), (1, 0)) if len(scene.things) == 2 else ():
+            shown, hidden = scene.things[thing], scene.things[other]
+            top, left = _window(shown, hidden, cells, rng)
+            alone = Scene((shown,), scene.background, None, scene.seed)
+            found.append(View(i, alone, top, left, cells // 2))
+    return found
+
+
+def cut(posteriors: Tensor, views: list[View]) -> Tensor:
+    """(scenes, ..., cells, cells) -> (len(views), ..., side, side); the views have one side."""
+    return torch.stack([posteriors[v.number, ..., v.top:v.top + v.side, v.left:v.left + v.side]
+                        for v in views])
+
+
+def _window(shown: Thing, hidden: Thing, cells: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The top left cell of the window."""
+    half = cells // 2
+    places = list(product(_starts(shown.y, shown.size, cells), _starts(shown.x, shown.size, cells)))
+
+    def seen(place: tuple[int, int]) -> float:
+        """The area of the other thing's box that is in the window."""
+        return math.prod(max(0.0, min(start + half, (middle + hidden.size / 2) * cells)
+                             - max(start, (middle - hidden.size / 2) * cells))
+                         for start, middle in zip(place, (hidden.y, hidden.x), strict=True))
+
+    least = min(map(seen, places))
+    best = [place for place in places if seen(place) <= least + 1e-9]
+    return best[rng.integers(len(best))]
+
+
+def _starts(middle: float, size: float, cells: int) -> range:
+    """Where a window of half the side may start to hold a thing, along one axis."""
+    half = cells // 2
+    first = max(0, math.ceil((middle + size / 2) * cells) - half)
+    last = min(cells - half, math.floor((middle - size / 2) * cells))
+    if first > last:            # wider than the window: the middle of one on that of the other
+        first = last = min(max(round(middle * cells - half / 2), 0), cells - half)
+    return range(first, last + 1)
