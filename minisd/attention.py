@@ -9,12 +9,14 @@ Dims: b batch, n positions (queries), m positions of the context (keys), d width
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SPATIAL_NORM_EPS = 1e-6     # of the spatial transformer's GroupNorm in v1; its ResBlocks have 1e-5
+SLICE = 256                 # queries at a time in Attention._sliced
 
 Listener = Callable[[Tensor], Tensor | None]
 
@@ -64,6 +66,8 @@ class Attention(nn.Module):
                    (self.to_q(x), self.to_k(context), self.to_v(context)))  # b heads n|m d_head
         if self.tap.listeners:
             mixed = self._explicit(q, k, v, causal)
+        elif self._slices_are_faster(q, causal):
+            mixed = self._sliced(q, k, v)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.to_out(mixed.transpose(1, 2).flatten(2))                # b n d
@@ -78,6 +82,21 @@ class Attention(nn.Module):
             future = torch.ones_like(scores, dtype=torch.bool).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
         return self.tap(scores.softmax(-1)) @ v                             # b heads n d_head
+
+    def _slices_are_faster(self, q: Tensor, causal: bool) -> bool:
+        """In bfloat16 on a CPU: the fused kernel takes 1.5 times as long there at 4,096 cells."""
+        return (q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] >= SLICE
+                and not causal and not torch.is_grad_enabled())
+
+    def _sliced(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The formula for a few queries of one head at a time: the scores stay in the cache."""
+        scaled = (k * k.shape[-1] ** -0.5).transpose(-1, -2)                # b heads d_head m
+        mixed = torch.empty_like(q)
+        for i, head in product(*map(range, q.shape[:2])):
+            for rows in (slice(start, start + SLICE) for start in range(0, q.shape[2], SLICE)):
+                weights = (q[i, head, rows] @ scaled[i, head]).softmax(-1)
+                mixed[i, head, rows] = weights @ v[i, head]
+        return mixed
 
 
 class FeedForward(nn.Module):
@@ -126,6 +145,6 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (b, c, h, w), context (b, m, d_context) -> (b, c, h, w)."""
         height, width = x.shape[-2:]
-        cells = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)       # b h*w c
+        cells = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # b h*w c
         cells = self.block(cells, context)
         return x + self.proj_out(cells.transpose(1, 2).unflatten(2, (height, width)))

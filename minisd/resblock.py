@@ -5,12 +5,14 @@ SiLU as in Ho et al. 2020); only the UNet's is told the time. Dims: b c h w.
 """
 
 import math
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_PERIOD = 10_000         # of the slowest wave of the timestep embedding
+MANY_CELLS = 256            # h * w from which on Upsample._doubled pays
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -85,5 +87,28 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """size (h, w) of the result; twice the input's unless given."""
-        size = size or (2 * x.shape[-2], 2 * x.shape[-1])
+        doubled = (2 * x.shape[-2], 2 * x.shape[-1])
+        size = size or doubled
+        if size == doubled and x.device.type == "cpu" and x[0, 0].numel() >= MANY_CELLS:
+            return self._doubled(x)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        """The same sum in 16 multiplications instead of 36.
+
+        Among repeated pixels two of three taps always meet the same value. So each of the four
+        pixels that come of one is a 2x2 convolution of the input, whose taps are sums of the 3x3.
+        """
+        (b, _, h, w), padded = x.shape, F.pad(x, (1, 1, 1, 1))
+        found = x.new_empty(b, self.conv.out_channels, h, 2, w, 2)
+        for row, column in product(range(2), repeat=2):
+            taps = _add_taps(_add_taps(self.conv.weight, 2, row), 3, column)
+            seen = padded[:, :, row:row + h + 1, column:column + w + 1]
+            found[:, :, :, row, :, column] = F.conv2d(seen, taps, self.conv.bias)
+        return found.flatten(4).flatten(2, 3)
+
+
+def _add_taps(weight: Tensor, dim: int, phase: int) -> Tensor:
+    """Three taps (a, b, c) along a dimension -> (a, b + c) for phase 0, (a + b, c) for phase 1."""
+    a, b, c = weight.unbind(dim)
+    return torch.stack((a + b, c) if phase else (a, b + c), dim)

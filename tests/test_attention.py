@@ -149,3 +149,31 @@ def test_spatial_transformer_like_diffusers(quiet: bool) -> None:
     (expected,) = theirs(x, encoder_hidden_states=context, return_dict=False)
     # Of what is added to x, which x itself would hide.
     assert relative_error(ours(x, context) - x, expected - x) < TOLERANCE
+
+
+# In slices
+
+@pytest.mark.parametrize("m", [300, 77])
+def test_slices_equal_the_formula(m: int) -> None:
+    """300 queries are one slice and a rest."""
+    attention = Attention(12, heads=2)
+    q, k, v = torch.randn(2, 2, 300, 6), torch.randn(2, 2, m, 6), torch.randn(2, 2, m, 6)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert relative_error(attention._sliced(q, k, v), expected) < TOLERANCE
+    rough = attention._sliced(*(part.bfloat16() for part in (q, k, v)))
+    assert rough.dtype == torch.bfloat16 and relative_error(rough.float(), expected) < 0.02
+
+
+@pytest.mark.parametrize(("n", "dtype", "trained", "causal", "sliced"), [
+    (256, torch.bfloat16, False, False, True), (255, torch.bfloat16, False, False, False),
+    (256, torch.float32, False, False, False), (256, torch.bfloat16, True, False, False),
+    (256, torch.bfloat16, False, True, False)])
+def test_slices_are_taken_where_they_are_faster(
+        n: int, dtype: torch.dtype, trained: bool, causal: bool, sliced: bool,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, taken = Attention(8, heads=2).to(dtype), []
+    monkeypatch.setattr(attention, "_sliced",
+                        lambda q, k, v: taken.append(q) or Attention._sliced(attention, q, k, v))
+    with torch.set_grad_enabled(trained):
+        attention(torch.randn(1, n, 8).to(dtype), causal=causal)
+    assert bool(taken) == sliced

@@ -123,3 +123,34 @@ def test_doubling_like_diffusers(size: tuple[int, int] | None) -> None:
     x = torch.randn(2, 3, 7, 5)
     assert relative_error(ours(x, size), theirs(x, size)) < TOLERANCE
     assert ours(x, size).shape == (2, 3, *(size or (14, 10)))
+
+
+@pytest.mark.parametrize(("size", "wanted", "four"), [
+    ((16, 16), None, True), ((23, 17), None, True), ((16, 16), (32, 32), True),
+    ((16, 16), (31, 32), False), ((15, 17), None, False)])
+def test_large_maps_are_doubled_by_four_small_convolutions_to_the_same_result(
+        size: tuple[int, int], wanted: tuple[int, int] | None, four: bool,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, taken = Upsample(3), []
+    scramble(ours)
+    monkeypatch.setattr(ours, "_doubled",
+                        lambda x: taken.append(x) or Upsample._doubled(ours, x))
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    found = ours(x, wanted)
+    repeated = F.interpolate(x, size=wanted or (2 * size[0], 2 * size[1]), mode="nearest")
+    expected = F.conv2d(repeated, ours.conv.weight, ours.conv.bias, padding=1)
+    assert bool(taken) == four
+    assert found.is_contiguous()
+    assert relative_error(found.detach(), expected.detach()) < TOLERANCE
+    (slope,), (right,) = (torch.autograd.grad(y.square().sum(), x) for y in (found, expected))
+    assert relative_error(slope, right) < TOLERANCE
+
+
+def test_how_maps_are_doubled_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a picture would come out otherwise alone than among others."""
+    ours, taken = Upsample(3), []
+    monkeypatch.setattr(ours, "_doubled", taken.append)
+    for batch in (1, 40):
+        ours(torch.randn(batch, 3, 8, 9))
+        ours(torch.randn(batch, 3, 16, 16))
+    assert [len(x) for x in taken] == [1, 40]
