@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 SPATIAL_NORM_EPS = 1e-6     # of the spatial transformer's GroupNorm in v1; its ResBlocks have 1e-5
 SLICE = 256                 # queries at a time in Attention._sliced
+ROWS = 1024                 # positions at a time in FeedForward: a CPU's caches hold no more
 
 Listener = Callable[[Tensor], Tensor | None]
 
@@ -108,7 +109,12 @@ class FeedForward(nn.Module):
         self.proj_out = nn.Linear(mult * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, n, d) -> (b, n, d)."""
+        """(b, n, d) -> (b, n, d). Each position is computed alone, so any number at a time."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._gated(x)
+        return torch.cat([self._gated(rows) for rows in x.flatten(0, -2).split(ROWS)]).view_as(x)
+
+    def _gated(self, x: Tensor) -> Tensor:
         value, gate = self.proj_in(x).chunk(2, dim=-1)
         return self.proj_out(value * F.gelu(gate))
 

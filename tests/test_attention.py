@@ -134,6 +134,17 @@ def test_geglu_gates_with_the_exact_gelu() -> None:
     assert relative_error(module(x), module.proj_out(gated.float())) < 1e-6     # tanh is 1e-4 off
 
 
+def test_the_feed_forward_takes_many_positions_in_pieces_to_the_same_result() -> None:
+    module, x = FeedForward(DIM), torch.randn(3, 700, DIM)      # 2 x 1024 positions and a rest
+    scramble(module)
+    with torch.no_grad():
+        pieces = []
+        module.proj_in.register_forward_hook(lambda _, inputs, __: pieces.append(len(inputs[0])))
+        found = module(x)
+        assert pieces == [1024, 1024, 52]
+        torch.testing.assert_close(found, module._gated(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_spatial_transformer_like_diffusers(quiet: bool) -> None:
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
