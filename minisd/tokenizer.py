@@ -26,6 +26,7 @@ from torch import Tensor
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 PAIR, WHOLE = ("vocab.json", "merges.txt"), ("tokenizer.json",)     # how a folder may hold it
+SHOWN = 300                     # characters of what was dropped that a warning repeats
 OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # never merged across
 LETTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())    # in the vocabulary, one for each byte
@@ -45,6 +46,13 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def _shortened(text: str) -> str:
+    """The text in quotes; of a very long one the beginning, and how much there is."""
+    if len(text) <= SHOWN:
+        return repr(text)
+    return f"{text[:SHOWN]!r} ... ({len(text):,} characters)"
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -218,7 +226,7 @@ class Tokenizer:
         for one in encoded:
             if one.dropped:
                 warn(f"the prompt is longer than {self.max_length - 2} tokens; dropped: "
-                     f"{one.dropped!r}")
+                     f"{_shortened(one.dropped)}")
             if {START, END} & set(one.tokens[1:one.length - 1]):
                 warn(f"{START} and {END} inside a prompt are control tokens, not words")
         return torch.tensor([one.ids for one in encoded])

@@ -115,6 +115,13 @@ def test_75_tokens_fit_and_what_does_not_is_named(tokenizer):
     assert w[0].filename == __file__
 
 
+def test_of_very_much_that_is_dropped_the_warning_shows_the_beginning(tokenizer):
+    with pytest.warns(UserWarning) as caught:
+        tokenizer("red " * 100_000)
+    message = str(caught[0].message)
+    assert len(message) < 500 and message.endswith("(399,700 characters)")
+
+
 def test_what_is_dropped_is_found_in_the_prompt_as_it_was_typed(tokenizer):
     """Normalisation changes the number of characters; the offsets must not slip."""
     head = "E\u0301 \u3000\n " * 37                             # two tokens each

@@ -42,7 +42,7 @@ class Recipe:
     hard_negatives: float = 0.25    # share of a batch that differs from another in one word
 
     unet_small: Part = Part(steps=800, batch=256, lr=1e-3, warmup=100, ema=0.998)  # close-ups
-    unet: Part = Part(steps=4_600, batch=64, lr=1e-3, warmup=100, cooldown=4_000, ema=0.9995)
+    unet: Part = Part(steps=3_800, batch=64, lr=1e-3, warmup=100, cooldown=3_200, ema=0.9995)
     caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
     snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023, eq. 10)
 
