@@ -18,7 +18,7 @@ from PIL import Image
 
 import minisd
 from minisd import checkpoint, figures
-from minisd.toyworld import adherence, bench, evaluate, loop, train_tokenizer
+from minisd.toyworld import adherence, bench, evaluate, loop, results, train_tokenizer
 from minisd.toyworld.bench import ATTRIBUTES, Bench, Job, Options, jobs
 from minisd.toyworld.captions import full_caption, vocabulary
 from minisd.toyworld.judge import Judge, Reading, Seen, save_judge
@@ -366,6 +366,26 @@ def test_pictures_of_the_vae_section_are_measured_as_they_are_seen(on: Bench) ->
     images = bench.drawn([job.scene for job in jobs("seen", 2)], 32)
     picture = Image.fromarray(((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
     assert torch.equal(bench.as_tensor([picture])[0], images[0])
+
+
+# What ships
+
+def test_export_writes_what_was_measured_on_this_model(small, model, tmp_path, capsys) -> None:
+    run(model, tmp_path, "adherence", "--prompts", "3", "--guidance", "2")
+    run(model, tmp_path, "export", "--target", str(tmp_path))
+    shipped = results.read(tmp_path / results.FILE)
+    assert shipped.model == minisd.load(model).fingerprint and list(shipped.sections) == [
+        "adherence"]
+    assert {(f.split, f.index) for f in shipped.failures} == {
+        (split, i) for split in bench.SPLITS for i in range(3)}     # random weights paint nothing
+    said = capsys.readouterr().out
+    assert "not measured: vae, guidance, stages, speed" in said and "6 failures" in said
+
+
+def test_export_refuses_where_nothing_was_measured(model, tmp_path) -> None:
+    with pytest.raises(ValueError, match="nothing was measured on model"):
+        run(model, tmp_path, "export", "--target", str(tmp_path))
+    assert not (tmp_path / results.FILE).exists()
 
 
 # Other processes

@@ -32,15 +32,16 @@ FLOORS = [
 FOLDERS = {
     "toyworld": "scenes captions recipe curves data judge loop latents views train_tokenizer "
                 "train_vae train_clip train_unet train_judge train "
-                "rates records bench adherence evaluate",
+                "rates records bench results adherence evaluate",
     "widgets": "pictures examples engine explorer playground tokens search maps vae noise "
                "recorded guidance microscope attention carbon scrubber trajectory "
                "editor comparison",
     "commands": "terminal arguments options recording paint replay info models download verify lab "
                 "installation assets machine doctor",
     "figures": "style path training pictures networks text latents schedule unet guidance sampling "
-               "attention backward recipe features",
-    "exercises": "checking text attention unet vae diffusion guidance samplers training backward",
+               "attention backward recipe features evaluation",
+    "exercises": "checking text attention unet vae diffusion guidance samplers training backward "
+                 "evaluation",
 }
 FACE = len(FLOORS) - 4      # `import minisd` itself: hands on up to here, used by floors above it
 

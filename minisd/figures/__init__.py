@@ -9,6 +9,7 @@ from minisd.figures.attention import (
     word_maps_sheet,
 )
 from minisd.figures.backward import approach_curves, strength_curve, trajectory_maps
+from minisd.figures.evaluation import cloud_pairs, floor_curve, rate_intervals
 from minisd.figures.features import along_the_u, feature_maps, skip_bars, time_waves, told_times
 from minisd.figures.guidance import guided_values, impact_curves, noise_maps
 from minisd.figures.latents import posterior_maps, reconstruction, signed_maps
@@ -33,13 +34,14 @@ from minisd.figures.training import adherence_bars, guidance_curve, losses, stag
 from minisd.figures.unet import unet_costs, unet_map
 
 __all__ = ["COLOURS", "Figure", "Station", "Stretch", "activations", "adherence_bars",
-           "along_the_u", "approach_curves", "array_sizes", "coefficient_curves", "convergence",
-           "distance_curves", "feature_maps", "guidance_curve", "guided_values", "heat_grid",
-           "impact_curves", "labelled_matrix", "layer_counts", "likeness", "lineage",
-           "lit_pictures", "loss_by_timestep", "losses", "noise_maps", "parameter_bars", "path_map",
-           "picture_grid", "place_bars", "point_clouds", "point_paths", "point_travels",
-           "posterior_maps", "ranking", "reconstruction", "removal", "sample_sheet", "save",
-           "scale_needed", "schedule_curves", "share_bars", "signed_maps", "skip_bars", "stages",
-           "stations", "strength_curve", "time_waves", "token_chips", "token_places", "told_times",
-           "training_curves", "trajectory_maps", "unet_costs", "unet_map", "vector_maps",
-           "word_effects", "word_maps_sheet"]
+           "along_the_u", "approach_curves", "array_sizes", "cloud_pairs", "coefficient_curves",
+           "convergence", "distance_curves", "feature_maps", "floor_curve", "guidance_curve",
+           "guided_values", "heat_grid", "impact_curves", "labelled_matrix", "layer_counts",
+           "likeness", "lineage", "lit_pictures", "loss_by_timestep", "losses", "noise_maps",
+           "parameter_bars", "path_map", "picture_grid", "place_bars", "point_clouds",
+           "point_paths", "point_travels", "posterior_maps", "ranking", "rate_intervals",
+           "reconstruction", "removal", "sample_sheet", "save", "scale_needed", "schedule_curves",
+           "share_bars", "signed_maps", "skip_bars", "stages", "stations", "strength_curve",
+           "time_waves", "token_chips", "token_places", "told_times", "training_curves",
+           "trajectory_maps", "unet_costs", "unet_map", "vector_maps", "word_effects",
+           "word_maps_sheet"]

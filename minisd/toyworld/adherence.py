@@ -86,7 +86,7 @@ def measure_adherence(on: Bench, options: Options) -> Section | None:
                   for name, found in groups.items()])
     return Section(on.identity({"sampler": "ddim", "steps": options.steps,
                                 "guidance": guidance}),
-                   {"groups": groups},
+                   {"n": count, "groups": groups},
                    f"{text}\nDDIM, {options.steps} steps, guidance {guidance:g}")
 
 

@@ -177,7 +177,7 @@ class Bench:
                              guidance_scale=guidance, steps=steps, sampler=sampler)
             images = as_tensor(pictures).to(self.sd.device)
             readings, features = self.judge.read(images), self.features(images)
-            return [{"answers": answers(reading, job.scene), "read": _in_words(reading),
+            return [{"answers": answers(reading, job.scene), "read": in_words(reading),
                      "features": [round(value, 5) for value in feature]}
                     for job, reading, feature in zip(batch, readings, features.tolist(),
                                                      strict=True)]
@@ -197,6 +197,7 @@ def _key(row: Row) -> tuple[str, int, str]:
     return row["split"], row["index"], row["prompt"]
 
 
-def _in_words(reading: Reading) -> str:
+def in_words(reading: Reading) -> str:
+    """A reading in one line, as it stands in the rows."""
     things = " + ".join(f"{thing.colour} {thing.kind}" for thing in reading.things) or "nothing"
     return f"{things}, {reading.background or 'unclear'}"

@@ -1,9 +1,10 @@
-"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|stages|sheet|speed|all]`.
+"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|stages|sheet|speed|all|export]`.
 
 Measures a toyworld model. Everything that takes long is kept prompt by prompt in the folder, so a
 killed evaluation continues by the same command, and
 `torchrun --nproc_per_node=N -m minisd.toyworld.evaluate ...` shares it between N processes.
-Results go to <folder>/summary.json and to the terminal, figures to figures/.
+Results go to <folder>/summary.json and to the terminal, figures to figures/. `export` writes what
+was measured on the model, and what it got wrong, to evaluation.json beside the shipped weights.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import torch
 from minisd import figures
 from minisd.images import to_pil
 from minisd.loading import WEIGHTS, load
-from minisd.toyworld import bench, loop
+from minisd.toyworld import bench, loop, results
 from minisd.toyworld.adherence import (
     best_guidance,
     measure_adherence,
@@ -163,15 +164,29 @@ def hardware(device: torch.device) -> Row:
             "threads": torch.get_num_threads()}
 
 
+def export(on: Bench, target: Path) -> str:
+    """Write what the folder holds on this very model and judge; says what, and what is missing.
+
+    Raises ValueError where it holds nothing of them.
+    """
+    identity, path = on.identity(), target / results.FILE
+    found, left_out = results.collect(on.folder, identity["model"], identity["judge"])
+    results.write(path, found)
+    return "\n".join([*left_out, f"not measured: {', '.join(found.missing) or 'nothing'}",
+                      f"{path}: {', '.join(found.sections)}, {len(found.failures)} failures"])
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m minisd.toyworld.evaluate",
                                      description=__doc__)
-    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all"])
+    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all", "export"])
     parser.add_argument("--model", default="toyworld", help="as minisd.load takes it")
     parser.add_argument("--judge", type=Path, default=WEIGHTS / "toyworld" / "judge.safetensors")
     parser.add_argument("--folder", type=Path, default=Path("runs/evaluation"),
                         help="rows and summary.json (default: %(default)s)")
     parser.add_argument("--figures", type=Path, default=Path("figures"))
+    parser.add_argument("--target", type=Path, default=WEIGHTS / "toyworld",
+                        help="folder that export writes evaluation.json to")
     parser.add_argument("--prompts", type=int, help="of each kind (default: 500; for guidance "
                                                     "300, for stages 200)")
     parser.add_argument("--guidance", type=float, help="default: the best that was measured")
@@ -196,6 +211,10 @@ def main(argv: list[str] | None = None) -> int:
     on = Bench(sd, load_judge(args.judge).to(sd.device), args.folder, share, args.batch)
     options = Options(args.model, args.figures, args.steps, args.prompts, args.guidance,
                       tuple(args.checkpoints))
+    if args.section == "export":
+        if share.rank == 0:
+            print(export(on, args.target))
+        return 0
     wanted = [args.section] if args.section != "all" else [
         name for name in SECTIONS if name != "stages" or args.checkpoints]
     for name in wanted:
