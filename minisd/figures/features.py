@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle, percent
+from minisd.figures.style import COLOURS, HOUSE, INK, SIGNED, Figure, blank, entitle, percent
 
-SIGNED = "RdBu_r"               # values of both signs, 0 in the middle
 FIRST = 250                     # timesteps in the map of waves; more would blur the fast ones
 MAPS = 4                        # channels of a stage that are shown
 WIDEST = 12.0                   # inches, of a row of maps

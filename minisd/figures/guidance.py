@@ -13,9 +13,18 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minisd.diffusion import guide
-from minisd.figures.style import COLOURS, HOUSE, INK, PALE, Figure, blank, entitle, percent
+from minisd.figures.style import (
+    COLOURS,
+    HOUSE,
+    INK,
+    PALE,
+    SIGNED,
+    Figure,
+    blank,
+    entitle,
+    percent,
+)
 
-SIGNED = "RdBu_r"               # with 0 in the middle, as everywhere
 SIDE = 2.7                      # inches of one map
 FINE = 0.1                      # below this scale digits are given in thousandths
 REACH = 2                       # cells on each side of the chosen one that are shown in digits

@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from minisd import images
-from minisd.figures.style import HOUSE, Figure, blank, entitle, wrapped
+from minisd.figures.style import HOUSE, MAGNITUDE, SIGNED, Figure, blank, entitle, wrapped
 
-SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # with 0 in the middle; from 0 upwards
 SIDE = 2.1                                  # inches of one map
 LEVELS = 127.5                              # grey levels per unit of a picture in [-1, 1]
 

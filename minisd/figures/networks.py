@@ -14,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.anatomy import HALVES, Summary
-from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle, percent
+from minisd.figures.style import COLOURS, HOUSE, INK, SIGNED, Figure, blank, entitle, percent
 
 SHOWS = {"text_encoder": "text", "unet": "noise", "encoder": "latent", "decoder": "latent"}
 PALE_PART = "encoder"           # told apart from the decoder, whose colour it has
-SIGNED = "RdBu_r"               # values of both signs, 0 in the middle
 STRETCH = 3.0                   # standard deviations at either end of that scale
 STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
 SHARE_SHOWN = 0.06              # a part with less of the parameters has no room for its number

@@ -19,6 +19,7 @@ from minisd.images import few_colours
 COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
            "time": "#D05B13"}
 
+SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # of maps: with 0 in the middle, from 0 upwards
 INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
 DPI = 100
 LETTERS_PER_INCH = 7.5          # of a bold title; a caption has room for twice as many

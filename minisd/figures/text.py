@@ -11,10 +11,9 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from PIL import Image
 from torch import Tensor
 
-from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle
+from minisd.figures.style import COLOURS, HOUSE, INK, MAGNITUDE, SIGNED, Figure, blank, entitle
 from minisd.tokenizer import Encoded, readable
 
-SIGNED = "RdBu_r"               # values of both signs, 0 in the middle
 STRETCH = 3.0                   # standard deviations at either end of that scale
 # The places of a prompt by what stands there: words have the colour of text.
 KINDS = {"start": "#10264F", "word": COLOURS["text"], "end": "#10264F", "padding": "#C9CDD6"}
@@ -175,7 +174,7 @@ def labelled_matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str],
     figure = blank(max(7.0, wide), side * len(rows) + 0.09 * max(map(len, columns)) + 1.2)
     axes = figure.subplots()
     top = ceiling or float(np.nanmax(np.abs(found)))
-    shown = axes.imshow(found, cmap=SIGNED if signed else "viridis", vmin=-top if signed else 0,
+    shown = axes.imshow(found, cmap=SIGNED if signed else MAGNITUDE, vmin=-top if signed else 0,
                         vmax=top, interpolation="nearest")
     _numbers(axes, found, digits, shown)
     axes.grid(False)
