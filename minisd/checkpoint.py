@@ -167,7 +167,8 @@ def fingerprint(module: nn.Module) -> str:
     """Twelve hex digits that differ whenever the weights do, in practice.
 
     A hash of every tensor's name, shape and a few evenly spaced values, rounded to bfloat16 so
-    that it does not depend on the dtype the weights were loaded in. Of what lies on the meta
+    that it does not depend on the dtype the weights were loaded in; only float32 weights that were
+    loaded in float16 have another one, for they were rounded twice. Of what lies on the meta
     device, such as parts that were not loaded, only names and shapes count.
     """
     digest = hashlib.sha256()

@@ -89,6 +89,14 @@ def schedule_config(settings: Settings) -> ScheduleConfig:
                           settings.get("num_train_timesteps", own.timesteps))
 
 
+def image_size(settings: Settings, vae: VAEConfig) -> int:
+    """Pixels along each side, of unet/config.json, where `sample_size` is in latent cells."""
+    cells = settings["sample_size"]
+    if not isinstance(cells, int):
+        raise ValueError(f"its sample_size is {cells!r}, expected one number, of a square")
+    return cells * vae.downscale
+
+
 READERS: dict[str, tuple[str, Callable[[Settings], Any]]] = {
     "text_encoder/config.json": ("text", text_config),
     "vae/config.json": ("vae", vae_config),
@@ -110,8 +118,7 @@ def read_configs(folder: Path) -> dict[str, Any]:
                 settings = json.loads(path.read_text(encoding="utf-8"))
                 found[field] = read(settings)
                 if field == "unet" and settings.get("sample_size"):
-                    downscale = found.get("vae", V1.vae).downscale
-                    found["image_size"] = settings["sample_size"] * downscale
+                    found["image_size"] = image_size(settings, found.get("vae", V1.vae))
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{name} does not describe this network ({error!r}): fetch it "
                                  f"again") from error

@@ -73,6 +73,9 @@ def open_weights(path: str | Path) -> Weights:
     if pickled and path.suffix == ".safetensors":       # torch.load would go by the name
         raise ValueError(f"{path} is a torch checkpoint, whatever its name says: rename it to "
                          f"{path.stem}.ckpt")
+    if head.startswith(PICKLE) and pickled:
+        raise ValueError(f"{path} is a bare pickle, as torch wrote them before version 1.6: such "
+                         f"files are not opened, use a .safetensors or a newer .ckpt of this model")
     return _open_checkpoint(path) if pickled else _open_safetensors(path)
 
 

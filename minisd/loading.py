@@ -1,5 +1,6 @@
 """Loading: how a model that lies somewhere becomes a pipeline ready to paint."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -39,16 +40,19 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     chosen = _chosen(parts)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
-    source = checkpoint.open_model(find(model))
+    place = find(model)
+    source = checkpoint.open_model(place)
     config = checkpoint.config_of(source)
     require(source, dict.fromkeys(NETWORK.get(part, part) for part in chosen))
     sd = _blank(config, find_tokenizer(source.path, config), source.path).to(kind)
+    sd.weights = os.path.basename(os.path.abspath(place))
+    sd.left_out = {part: _refusal(part, chosen) for part in LOADABLE if part not in chosen}
     for part, names in LOADABLE.items():
         for name in names:
             if part in chosen:
                 sd.get_submodule(name).to_empty(device=target)
             else:
-                _forbid(sd.get_submodule(name), part, chosen)
+                _forbid(sd.get_submodule(name), sd.left_out[part])
     only = checkpoint.EVERYTHING if len(chosen) == len(LOADABLE) else tuple(
         f"{name}." for part in chosen for name in LOADABLE[part])
     checkpoint.copy(source, checkpoint.match(sd, source, only=only))
@@ -78,11 +82,16 @@ def _blank(config: Config, tokenizer: Tokenizer | None, path: Path) -> StableDif
                          f"Stable Diffusion v1") from error
 
 
-def _forbid(module: nn.Module, part: str, chosen: list[str]) -> None:
+def _refusal(part: str, chosen: list[str]) -> str:
+    """What a part that was not loaded answers."""
+    return (f"the {part} was not loaded, only {', '.join(chosen)}: load the model with "
+            f"parts={[*chosen, part]}, or without parts for all of it")
+
+
+def _forbid(module: nn.Module, error: str) -> None:
     """Let a part that was not loaded say so wherever it is used."""
     def refuse(*_: object) -> NoReturn:
-        raise ValueError(f"the {part} was not loaded, only {', '.join(chosen)}: load the model "
-                         f"with parts={[*chosen, part]}, or without parts for all of it")
+        raise ValueError(error)
 
     for inner in module.modules():
         inner.register_forward_pre_hook(refuse)
@@ -135,7 +144,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} is not at hand ({reason}): try 'cpu'") from error
     return device

@@ -8,8 +8,7 @@ z * scale_factor. Latents stay in float32 on the way; only the networks compute 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from PIL import Image
@@ -42,6 +41,8 @@ class StableDiffusion(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
+        self.weights = ""                       # the file or folder they came from, its name alone
+        self.left_out: dict[str, str] = {}      # part that was not loaded -> the error it raises
         self.text_encoder = CLIPTextTransformer(config.text)
         self.unet = UNet(config.unet)
         self.vae = VAE(config.vae)
@@ -62,10 +63,16 @@ class StableDiffusion(nn.Module):
         return next((weight for weight in self.parameters() if not weight.is_meta),
                     self.unet.conv_in.weight)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Twelve hex digits that name these weights."""
+        """Twelve hex digits that name these weights, as they are now."""
         return checkpoint.fingerprint(self)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Under to(device) and its like: what was left out of loading has nothing to move."""
+        if not self.left_out:
+            return super()._apply(fn, recurse)
+        return super()._apply(lambda weight: weight if weight.is_meta else fn(weight), recurse)
 
     # The stations
 
@@ -94,7 +101,11 @@ class StableDiffusion(nn.Module):
         """A picture (PIL, path, uint8 array, or tensor in [-1, 1]) -> latents (b, c, h/8, w/8).
 
         The posterior's mean, or with a generator a sample of it, with several one of each; float32.
+        Raises TypeError for a tensor of whole numbers, and what images.from_pil raises.
         """
+        if isinstance(image, Tensor) and not image.is_floating_point():
+            raise TypeError(f"a picture as a tensor holds floating-point numbers in [-1, 1], got "
+                            f"{image.dtype}: divide levels by 127.5 and subtract 1")
         pixels = image if isinstance(image, Tensor) else images.from_pil(image)
         posterior = self.vae.encode(pixels.to(self.device, self.dtype))
         if generator is None:
@@ -151,7 +162,7 @@ class StableDiffusion(nn.Module):
 
         image: PIL picture, path, or uint8 array. strength: 0 returns it autoencoded, 1 keeps
         almost nothing of it; floor(steps * strength) steps are run. The other arguments are
-        those of text_to_image; the default size is the picture's own.
+        those of text_to_image; the default size is the picture's own, up to twice the model's.
         """
         if image is None:
             raise TypeError("image_to_image takes a picture, got None: see text_to_image")
@@ -197,6 +208,7 @@ class StableDiffusion(nn.Module):
         request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
                                steps, sampler, eta, seed, height, width, num_images, latents,
                                image, mask, strength, both_predictions)
+        self._check_parts(request, decoder=False)
         return _seen(self._run(request))
 
     def trace(self, prompt: str, *, negative_prompt: str = "", guidance_scale: float = 7.5,
@@ -218,13 +230,14 @@ class StableDiffusion(nn.Module):
         request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
                                steps, sampler, eta, seed, height, width, num_images, latents,
                                image, mask, strength, both_predictions)
+        self._check_parts(request, decoder=pictures != "none")
         recorder: AbstractContextManager[list[AttentionMap]] = (
             record_attention(self.unet, rows=num_images, mean_of_heads=True) if attention
             else nullcontext([]))
         with recorder as maps:
             trace = Trace.record(_seen(self._run(request), on_step), maps)
         about = request.about | {
-            "model": self.config.name, "fingerprint": self.fingerprint,
+            "model": self.config.name, "weights": self.weights, "fingerprint": self.fingerprint,
             "dtype": str(self.dtype).removeprefix("torch."), "torch": torch.__version__}
         marks = {"none": [], "all": range(len(trace) + 1),
                  "snapshots": snapshot_marks(len(trace))}[pictures]
@@ -234,7 +247,17 @@ class StableDiffusion(nn.Module):
 
     # How a run goes
 
+    def _check_parts(self, request: Request, *, decoder: bool = True) -> None:
+        """Raise ValueError for a part that the run will need and that was not loaded."""
+        needed = {"text_encoder": True, "unet": True, "encoder": request.image is not None,
+                  "decoder": decoder}
+        for part, error in self.left_out.items():
+            if needed[part]:
+                raise ValueError(error)
+
     def _last_latents(self, request: Request, on_step: OnStep | None) -> Tensor:
+        """What is left to decode of a whole run."""
+        self._check_parts(request)
         run = self._run(request)
         latents = next(run)
         assert isinstance(latents, Tensor)

@@ -49,7 +49,9 @@ def fit_factors(latents: Tensor, pictures: Tensor) -> Tensor:
 
 def to_pictures(latents: Tensor, factors: Tensor, enlarge: int = 8) -> list[Image.Image]:
     """Latents (b, c, h, w) -> b previews of 8h x 8w pixels."""
-    b, channels, height, width = latents.shape
+    if latents.ndim != 4:
+        raise ValueError(f"expected latents (b, c, h, w), got {tuple(latents.shape)}")
+    channels, height, width = latents.shape[1:]
     if factors.shape != (channels + 1, 3):
         raise ValueError(f"the map is of shape {tuple(factors.shape)}, latents of {channels} "
                          f"channels take ({channels + 1}, 3)")

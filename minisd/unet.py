@@ -106,17 +106,11 @@ class UNet(nn.Module):
 
         latents: (b, latent_channels, h, w), any h and w; variance about 1.
         timesteps: (b,) or a scalar tensor, 0..999, fractions allowed.
-        context: (b, n, context_dim), the text encoder's last hidden state.
-        Returns eps, of the shape of latents.
+        context: (b, n, context_dim), the text encoder's last hidden state; or (1, n, context_dim).
+        Returns eps, of the shape of latents. Raises ValueError for inputs of other shapes.
         """
-        if context.ndim != 3 or context.shape[-1] != self.config.context_dim:
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, this UNet expects (b, n, "
-                f"{self.config.context_dim}): encode the prompt with the matching text encoder")
-        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
-            raise ValueError(
-                f"latents have shape {tuple(latents.shape)}, this UNet expects (b, "
-                f"{self.config.latent_channels}, h, w): encode pictures with the VAE first")
+        self._check(latents, timesteps, context)
+        context = context.expand(len(latents), -1, -1)
         time = self.time_embedding(timesteps.expand(len(latents)))          # b 4c0
         x = self.conv_in(latents)
         skips = [x]
@@ -134,3 +128,18 @@ class UNet(nn.Module):
             if level.upsample is not None:
                 x = level.upsample(x, size=skips[-1].shape[-2:])
         return self.conv_out(F.silu(self.norm_out(x)))
+
+    def _check(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> None:
+        if context.ndim != 3 or context.shape[-1] != self.config.context_dim:
+            raise ValueError(
+                f"context has shape {tuple(context.shape)}, this UNet expects (b, n, "
+                f"{self.config.context_dim}): encode the prompt with the matching text encoder")
+        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}, this UNet expects (b, "
+                f"{self.config.latent_channels}, h, w): encode pictures with the VAE first")
+        b = len(latents)
+        if len(context) not in (1, b) or timesteps.shape not in ((), (1,), (b,)):
+            raise ValueError(
+                f"{b} latents came with {len(context)} contexts and timesteps of shape "
+                f"{tuple(timesteps.shape)}: this UNet expects {b} or one of each")

@@ -36,7 +36,7 @@ class Stub:
     def __init__(self, name: str = "toyworld") -> None:
         self.config = SimpleNamespace(name=name)
         self.dtype = torch.bfloat16
-        self.fingerprint = "0123456789ab"
+        self.fingerprint, self.weights = "0123456789ab", name
         self.loaded: dict[str, object] = {}
         self.asked: dict[str, object] = {}
         self.before_painting = lambda: None
@@ -192,7 +192,8 @@ def test_the_metadata_of_one_picture(stub, capsys):
     assert images.read_metadata("new/out.png") == {
         "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 7.5, "steps": 25,
         "sampler": "ddim", "eta": 0.0, "dtype": "bfloat16", "model": "toyworld",
-        "fingerprint": "0123456789ab", "minisd_version": minisd.__version__, "seed": 42,
+        "weights": "toyworld", "fingerprint": "0123456789ab",
+        "minisd_version": minisd.__version__, "seed": 42,
         "height": 64, "width": 128}
     out, err = capsys.readouterr()
     path, summary = out.splitlines()

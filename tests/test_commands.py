@@ -26,7 +26,7 @@ from test_cli import error_line
 import minisd
 from minisd import __main__ as cli
 from minisd import anatomy, catalogue, checkpoint, config, download, images, known
-from minisd.commands import arguments, lab
+from minisd.commands import arguments, lab, replay
 from minisd.hub import Place
 from minisd.known import File, Model
 from minisd.trace import Trace
@@ -113,6 +113,7 @@ def test_each_refuses_an_unknown_option(name, capsys, monkeypatch):
 
 BAD = {
     "info of nothing": (["info", "nope"], "MODEL: expected auto, .* or the path of a model, got"),
+    "info of nobody": (["info", "~nobody-here/x"], "MODEL: expected auto, .* path of a model, got"),
     "info of two": (["info", "v1", "v1-5"], "unexpected 'v1-5': see --help"),
     "info of text": (["info", "text.txt"], "text.txt"),
     "info of a folder": (["info", "folder"], "folder"),
@@ -362,11 +363,36 @@ def test_a_replay_takes_the_recorded_model_and_dtype(place, shipped, monkeypatch
     monkeypatch.setattr(minisd, "load", load)
     assert cli.main(["replay", "out.png"]) == 0
     assert cli.main(["replay", "out.png", "-m", ".", "--device", "cpu", "--dtype=bfloat16"]) == 0
-    rewrite("out.png", model="v1")              # which of v1's is not recorded
+    rewrite("out.png", model="v1", without="weights")       # as they were once: which of v1's?
     assert cli.main(["replay", "out.png"]) == 0
     assert asked == [{"model": "toyworld", "device": "auto", "dtype": "float32"},
                      {"model": ".", "device": "cpu", "dtype": "bfloat16"},
                      {"model": "auto", "device": "auto", "dtype": "float32"}]
+
+
+def test_a_replay_looks_for_the_recorded_weights(place, shipped, capsys, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(minisd, "load", lambda model, **_: asked.append(model) or shipped)
+    monkeypatch.setattr(replay, "WEIGHTS", place)
+    painted()
+    assert images.read_metadata("out.png")["weights"] == "toyworld"
+    rewrite("out.png", model="v1", weights="v1-4")
+    assert cli.main(["replay", "out.png"]) == 0
+    rewrite("out.png", weights="mine.safetensors")
+    line = refused(capsys, "replay", "out.png")
+    assert line == (f"'out.png' was painted by 'mine.safetensors' (fingerprint "
+                    f"{shipped.fingerprint}), which is not in weights/: name them again with -m "
+                    f"MODEL")
+    assert cli.main(["replay", "out.png", "-m", "."]) == 0
+    Path("mine.safetensors").touch()
+    assert cli.main(["replay", "out.png"]) == 0
+    monkeypatch.setattr(replay, "WEIGHTS", place / "elsewhere")
+    monkeypatch.setenv("MINISD_MODEL", "/models/mine.safetensors")
+    assert cli.main(["replay", "out.png"]) == 0
+    assert asked[1:] == ["v1-4", ".", "mine.safetensors", "auto"]
+    for name in ("../out.png", "", None, ["toyworld"]):
+        rewrite("out.png", weights=name)
+        assert "name them again with -m" in refused(capsys, "replay", "out.png")
 
 
 def test_a_replay_says_when_the_file_was_touched(place, capsys):
@@ -437,13 +463,24 @@ def test_info_checks_that_the_names_fit(capsys, tmp_path):
                      refused(capsys, "info", str(tmp_path)))
 
 
-def test_models(capsys, monkeypatch):
+def test_models(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("MINISD_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["models"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(str(minisd.models()))
     assert text.endswith(f"taken where none is named: {catalogue.find('auto')}\n")
     assert all(name in text for name in arguments.MODELS)
+
+
+def test_models_names_auto_as_it_can_be_typed_here(capsys, monkeypatch, tmp_path):
+    folder = tmp_path / "weights" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("MINISD_MODEL", str(folder))
+    for here, shown in ((tmp_path, Path("weights/mine")), (folder, Path()), (ROOT, folder)):
+        monkeypatch.chdir(here)
+        assert cli.main(["models"]) == 0
+        assert capsys.readouterr().out.endswith(f"where none is named: {shown}\n")
 
 
 # download and verify

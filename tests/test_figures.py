@@ -198,7 +198,7 @@ def test_stages_stand_in_the_order_of_training(tmp_path: Path) -> None:
     ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert ticks == ["first", "middle", "last"]
     assert title(figure) == ("Adherence goes from 0 % to 100 % for pairs seen in training, from "
-                             "0 % to 80 % for pairs never seen")
+                             "0 % to 80 % for pairs held out")
     assert ink(figure, tmp_path / "stages.png") > 0.01
 
 

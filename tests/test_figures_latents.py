@@ -120,7 +120,7 @@ def test_the_schedules_curves_and_where_they_cross(schedule: Schedule, tmp_path:
     assert np.allclose(ratio.lines[0].get_ydata(), (signal / noise) ** 2)
     assert ratio.get_yscale() == "log"
     assert title(figure) == (f"Picture and noise weigh the same at t = {even}; at the end "
-                             f"{100 * signal[-1]:.1f} % of the picture's size is still there")
+                             f"the picture still weighs {100 * signal[-1]:.1f} %")
     assert ink(figure, tmp_path / "schedule.png") > 0.02
 
 
@@ -154,8 +154,9 @@ def test_paths_lead_from_the_first_points_to_the_last(tmp_path: Path) -> None:
     axes = figure.axes[0]
     assert len(axes.lines) == drawn.PATHS
     assert np.allclose(axes.lines[3].get_xydata(), paths[:, 3])
-    begin, end = axes.collections
+    begin, end, half = axes.collections
     assert np.allclose(begin.get_offsets(), paths[0]) and np.allclose(end.get_offsets(), paths[-1])
+    assert np.allclose(half.get_offsets(), paths[2, :drawn.PATHS])
     assert ink(figure, tmp_path / "paths.png") > 0.01
 
 

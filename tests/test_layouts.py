@@ -265,6 +265,7 @@ def test_sizes_that_diffusers_wrote_down(tmp_path) -> None:
     ("unet/config.json", "block_out_channels", [20, 33], "sizes that make no network"),
     ("unet/config.json", "block_out_channels", None, "does not describe this network"),
     ("unet/config.json", "block_out_channels", [20, 40], "does not fit StableDiffusion"),
+    ("unet/config.json", "sample_size", [12, 12], r"its sample_size is \[12, 12\], expected"),
     ("text_encoder/config.json", "hidden_act", "gelu", "its hidden_act is 'gelu', expected 'quic"),
     ("vae/config.json", "shift_factor", 0.1, "its shift_factor is 0.1, expected None"),
     ("scheduler/scheduler_config.json", "prediction_type", "v_prediction", "as in Stable Diff"),

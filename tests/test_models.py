@@ -5,12 +5,14 @@ import pkgutil
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import v1_files
 from parity import relative_error
+from PIL import Image
 from safetensors.torch import save_file
 
 import minisd
@@ -262,6 +264,47 @@ def test_a_part_works_alone_and_the_others_say_how_to_load_them(small, path) -> 
     shipped = minisd.load("toyworld", parts=["unet"], device="cpu", dtype="float32")
     with pytest.raises(ValueError, match="the text_encoder was not loaded"):
         shipped.encode_prompt("a red car")
+
+
+@pytest.mark.parametrize(("parts", "missing", "runs"), [
+    (["text_encoder", "unet"], "decoder", ["text_to_image", "trace"]),
+    (["text_encoder", "unet", "decoder"], "encoder", ["image_to_image", "inpaint", "steps"]),
+    (["text_encoder", "decoder"], "unet", ["text_to_image", "steps"])])
+def test_a_run_that_lacks_a_part_fails_before_its_first_step(parts, missing, runs) -> None:
+    sd = minisd.load("toyworld", parts=parts, device="cpu", dtype="float32")
+    seen, picture = [], Image.new("RGB", (64, 64))
+    inputs = {"image_to_image": {"image": picture, "on_step": seen.append},
+              "inpaint": {"image": picture, "mask": picture, "on_step": seen.append},
+              "steps": {"image": picture}}
+    for run in runs:
+        with pytest.raises(ValueError, match=f"the {missing} was not loaded, only "):
+            getattr(sd, run)("a red car", **inputs.get(run, {"on_step": seen.append}))
+    assert not seen
+
+
+def test_what_a_run_does_without_need_not_be_loaded() -> None:
+    sd = minisd.load("toyworld", parts=["text_encoder", "unet"], device="cpu", dtype="float32")
+    asked: dict[str, Any] = {"steps": 5, "height": 64, "width": 64, "seed": 0}
+    assert len(list(sd.steps("a red car", **asked))) == 5
+    assert len(sd.trace("a red car", pictures="none", **asked)) == 5
+
+
+def test_a_model_with_a_part_left_out_moves_to_another_device_and_dtype(small, path) -> None:
+    sd = minisd.load(path, parts=["encoder"], device="cpu", dtype="float32")
+    assert sd.to("cpu", torch.bfloat16) is sd and sd.dtype == torch.bfloat16
+    expected = small.vae.encoder.conv_in.weight.bfloat16()
+    assert torch.equal(sd.vae.encoder.conv_in.weight, expected)
+    assert sd.unet.conv_in.weight.is_meta
+    with torch.device("meta"):
+        blank = StableDiffusion(v1_files.SMALL)
+    assert not blank.to_empty(device="cpu").unet.conv_in.weight.is_meta
+
+
+def test_a_model_knows_the_name_of_its_weights(path, monkeypatch) -> None:
+    assert minisd.load(path, parts=["encoder"]).weights == "v1.safetensors"
+    assert minisd.load("toyworld", parts=["encoder"]).weights == "toyworld"
+    monkeypatch.chdir(catalogue.WEIGHTS / "toyworld")
+    assert minisd.load(".", parts=["encoder"]).weights == "toyworld"
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "minisd", "one file"])

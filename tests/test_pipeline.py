@@ -192,6 +192,8 @@ def test_encoding_and_decoding_are_the_scaled_networks(sd, picture):
     z = sd.vae.encode(pixels).mean
     assert relative_error(sd.encode_image(picture), 0.7 * z) < 1e-6
     assert torch.equal(sd.encode_image(pixels), sd.encode_image(picture))
+    with pytest.raises(TypeError, match=r"numbers in \[-1, 1\], got torch.uint8: divide levels by"):
+        sd.encode_image(torch.zeros_like(pixels, dtype=torch.uint8))
     assert same(sd.decode(0.7 * z), images.to_pil(sd.vae.decode(0.7 * z / 0.7)))
     context = sd.encode_prompt([PROMPT, "", "blue fish"])
     assert context.shape == (3, 13, 21)
@@ -471,6 +473,13 @@ def test_a_folder_loads_in_each_dtype(sd, folder, name, dtype, tolerance):
     assert loaded.text_to_image(PROMPT, steps=5, seed=0)[0].size == (48, 48)
 
 
+def test_the_fingerprint_is_that_of_the_weights_as_they_are_now(folder):
+    loaded = minisd.load(folder, device="cpu", dtype="float32")
+    before = loaded.fingerprint
+    loaded.unet.conv_in.weight.mul_(2)
+    assert loaded.fingerprint not in (before, "")
+
+
 def test_all_dtypes_have_one_fingerprint(folder):
     assert len({minisd.load(folder, device="cpu", dtype=name).fingerprint
                 for name in ("float32", "bfloat16", "float16")}) == 1
@@ -487,6 +496,7 @@ def test_auto_is_what_the_environment_names(folder, monkeypatch):
 @pytest.mark.parametrize(("asked", "text"), [
     ({"model": "v9"}, "unknown model 'v9': expected "),
     ({"device": "tpu"}, "device 'tpu' is not at hand ("),
+    ({"device": None}, "device None is not at hand ("),
     ({"device": "cuda:99"}, "device 'cuda:99' is not at hand ("),
     ({"dtype": "int8"}, "dtype must be 'auto' or one of float32, bfloat16, float16, got 'int8'"),
     ({"dtype": torch.float64}, "dtype must be one of float32, bfloat16, float16, got torch.f")])

@@ -117,11 +117,11 @@ def test_a_trace_is_the_run(sd, picture) -> None:
                                            **asked)))
     assert {name: trace.about[name] for name in (
         "prompt", "negative_prompt", "guidance_scale", "steps", "sampler", "eta", "seed", "height",
-        "width", "num_images", "strength", "task", "model", "dtype", "fingerprint")} == {
+        "width", "num_images", "strength", "task", "model", "weights", "dtype", "fingerprint")} == {
         "prompt": PROMPT, "negative_prompt": "blue fish", "guidance_scale": 3.0, "steps": 6,
         "sampler": "euler_a", "eta": 0.0, "seed": 5, "height": 40, "width": 72, "num_images": 1,
         "strength": 0.7, "task": "image_to_image", "model": "tiny", "dtype": "float32",
-        "fingerprint": sd.fingerprint}
+        "weights": "", "fingerprint": sd.fingerprint}
 
 
 def test_the_seed_drawn_at_random_is_in_the_trace(sd) -> None:

@@ -142,3 +142,20 @@ def test_latents_of_another_depth_are_refused(tiny: Config) -> None:
         with pytest.raises(ValueError, match=r"latents have shape .*, this UNet expects \(b, 5, "
                            r"h, w\): encode pictures with the VAE first"):
             model(torch.zeros(shape), TIMES, torch.zeros(3, 13, 21))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_context_and_one_time_serve_all_latents(tiny: Config, dtype: torch.dtype) -> None:
+    """Also where attention goes in slices: 16 x 17 cells in bfloat16."""
+    model = UNet(tiny.unet).to(dtype)
+    latents, context = torch.randn(3, 5, 16, 17).to(dtype), torch.randn(1, 13, 21).to(dtype)
+    with torch.no_grad():
+        found = model(latents, TIMES[:1], context)
+        assert torch.equal(found, model(latents, TIMES[:1].expand(3), context.expand(3, 13, 21)))
+
+
+@pytest.mark.parametrize(("times", "contexts"), [(TIMES, 2), (TIMES[:2], 3), (TIMES[None], 3)])
+def test_inputs_of_different_number_are_refused(tiny: Config, times: Tensor, contexts: int) -> None:
+    with pytest.raises(ValueError, match=r"3 latents came with \d contexts and timesteps of shape "
+                                         r"\(.*\): this UNet expects 3 or one of each"):
+        UNet(tiny.unet)(torch.zeros(3, 5, 7, 9), times, torch.zeros(contexts, 13, 21))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -120,7 +121,7 @@ def side(value: str) -> int:
 
 def model(value: str) -> str:
     """A name, or the path of something that is there, also when seen from weights/."""
-    places = (Path(value).expanduser(), WEIGHTS / value)
+    places = (Path(os.path.expanduser(value)), WEIGHTS / value)
     if value not in MODELS and not (value and any(place.exists() for place in places)):
         raise expected(f"{', '.join(MODELS)} or the path of a model", value)
     return value

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minisd.commands.arguments import WEIGHTS
 from minisd.commands.installation import Finding, Findings, problem
+from minisd.commands.terminal import short
 
 TOYWORLD = ("config.json", "text_encoder.safetensors", "unet.safetensors", "vae.safetensors",
             "tokenizer/vocab.json", "tokenizer/merges.txt")
@@ -98,4 +99,4 @@ def real_weights() -> Findings:
         best = find("auto")
     for warning in left_aside:
         yield Finding("real weights", str(warning.message), "see weights/README.md")
-    yield Finding("auto", f"takes {best}")
+    yield Finding("auto", f"takes {short(best)}")

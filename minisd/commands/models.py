@@ -1,7 +1,7 @@
 """`python -m minisd models`: the known models, what they are made of, and which are at hand."""
 
 from minisd.commands.arguments import Parser
-from minisd.commands.terminal import say
+from minisd.commands.terminal import say, short
 
 
 def run(argv: list[str]) -> int:
@@ -12,5 +12,5 @@ def run(argv: list[str]) -> int:
     from minisd.catalogue import find
 
     say(f"{minisd.models()}\n")
-    say(f"auto, which is taken where none is named: {find('auto')}")
+    say(f"auto, which is taken where none is named: {short(find('auto'))}")
     return 0

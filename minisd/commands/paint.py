@@ -139,7 +139,7 @@ def record_of(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs
     if inputs.mask is not None:
         record["paste"] = args.paste
     return record | inputs.sha256 | {"dtype": dtype_name(sd), "model": sd.config.name,
-                                     "fingerprint": sd.fingerprint,
+                                     "weights": sd.weights, "fingerprint": sd.fingerprint,
                                      "minisd_version": minisd.__version__}
 
 

@@ -98,15 +98,12 @@ def make_trace(sd: "StableDiffusion", args: argparse.Namespace, steps: list["Sam
         "height": height, "width": width,
         "task": ("text_to_image" if args.init_image is None else
                  "image_to_image" if args.mask is None else "inpaint"),
-        "model": sd.config.name, "fingerprint": sd.fingerprint,
+        "model": sd.config.name, "weights": sd.weights, "fingerprint": sd.fingerprint,
         "dtype": str(sd.dtype).removeprefix("torch."), "torch": torch.__version__}
-    trace, pictures = Trace.record(steps), {}
-    for done in snapshot_marks(len(trace), args.snapshots or SNAPSHOTS):
-        _, x_t, x0 = trace.at(done)
-        noisy = sd.decode(x_t)
-        pictures[done] = noisy, noisy if x0 is x_t else sd.decode(x0)
-    return replace(trace, about=about, factors=factors_of(sd.config.vae), enlarge=factor,
-                   pictures=pictures)
+    trace = Trace.record(steps)
+    marks = snapshot_marks(len(trace), args.snapshots or SNAPSHOTS)
+    return replace(trace.with_pictures(sd.decode, marks), about=about,
+                   factors=factors_of(sd.config.vae), enlarge=factor)
 
 
 def strips(trace: "Trace") -> list[Image.Image]:

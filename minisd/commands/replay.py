@@ -1,12 +1,16 @@
 """`python -m minisd replay PNG`: paints a picture again from the record inside its file.
 
 A picture starts from its seed, or from another picture. That one is not in the record but its
-checksum is, so it has to be named again with --init-image, and is checked; so is a mask. The same
-weights in the same dtype give the same pixels, as far as the machine computes alike.
+checksum is, so it has to be named again with --init-image, and is checked; so is a mask. Of the
+weights the record has the name, which is looked for in weights/ and in $MINISD_MODEL, and a
+fingerprint, which is checked. The same weights in the same dtype give the same pixels, as far as
+the machine computes alike.
 """
 
 import argparse
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from PIL import Image
 
 from minisd import images
 from minisd.commands import arguments, options, paint
-from minisd.commands.arguments import DTYPES, MODELS, Parser
+from minisd.commands.arguments import DTYPES, MODELS, WEIGHTS, Parser
 from minisd.commands.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ def make_parser() -> Parser:
     add("--init-image", metavar="FILE", help="the picture that it was started from, if any")
     add("--mask", metavar="FILE", help="the mask that it was painted with, if any")
     add("-m", "--model", type=arguments.model,
-        help="what paints (default: the model of the same name)")
+        help="what paints (default: the recorded weights)")
     add("--device", type=arguments.device, default="auto", help="(default: auto)")
     add("--dtype", choices=DTYPES[1:], help="(default: the recorded one)")
     add("-o", "--output", type=arguments.png, metavar="FILE.png",
@@ -80,9 +84,26 @@ def settings(record: dict[str, Any], given: argparse.Namespace) -> argparse.Name
         raise ValueError(f"the record in {given.png!r} makes no sense ({error}): nothing can be "
                          f"painted from it") from error
     args.dtype = given.dtype or args.dtype
-    args.model = given.model or (record["model"] if record["model"] in MODELS else "auto")
+    args.model = given.model or recorded_model(record, given.png)
     args.device, args.output = given.device, given.output
     return args
+
+
+def recorded_model(record: dict[str, Any], png: str) -> str:
+    """What painted the picture, as minisd.load takes it.
+
+    Records before "weights" was in them say only "v1": then it is "auto". Raises ValueError for
+    weights that are not where this program looks for them by name.
+    """
+    name = record.get("weights", record["model"])
+    if name in MODELS:
+        return name
+    if "weights" not in record or name == os.path.basename(os.environ.get("MINISD_MODEL", "")):
+        return "auto"
+    if isinstance(name, str) and name == Path(name).name and name and (WEIGHTS / name).exists():
+        return name
+    raise ValueError(f"{png!r} was painted by {name!r} (fingerprint {record['fingerprint']}), "
+                     f"which is not in weights/: name them again with -m MODEL")
 
 
 def input_options(record: dict[str, Any], given: argparse.Namespace) -> list[str]:
@@ -110,9 +131,9 @@ def check_inputs(record: dict[str, Any], inputs: paint.Inputs) -> None:
 def differences(record: dict[str, Any], sd: "StableDiffusion") -> Iterator[str]:
     """Why the picture may come out otherwise."""
     if record["fingerprint"] != sd.fingerprint:
-        yield (f"painted by {record['model']} with the fingerprint {record['fingerprint']}, and "
-               f"this {sd.config.name} has {sd.fingerprint}: expect another picture, or name the "
-               f"right weights with -m")
+        yield (f"painted by {record.get('weights', record['model'])} with the fingerprint "
+               f"{record['fingerprint']}, and {sd.weights} has {sd.fingerprint}: expect another "
+               f"picture, or name the right weights with -m")
     if record["dtype"] != paint.dtype_name(sd):
         yield (f"painted in {record['dtype']}, and this is {paint.dtype_name(sd)}: expect a "
                f"picture that differs a little")

@@ -6,6 +6,7 @@ Only the standard library is imported here, so that `doctor` can speak where not
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TextIO
 
 
@@ -13,6 +14,12 @@ def say(text: str) -> None:
     """Text on stdout, also where its encoding lacks a letter of a file's name."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def short(path: Path) -> Path:
+    """A path as it can be typed here: from the working directory on where it lies below that."""
+    here, whole = Path.cwd(), path.absolute()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def complain(text: str) -> None:

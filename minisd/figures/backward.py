@@ -43,7 +43,7 @@ def approach_curves(trace: Trace) -> Figure:
 
 @rc_context(HOUSE)
 def trajectory_maps(traces: Mapping[Run, Trace]) -> Figure:
-    """Several runs as ways on two maps, of x_t and of x0, with their results at the ends.
+    """Several runs as ways on two maps: of x_t, with the results at the ends, and of x0.
 
     Each map is the plane in which all points of all runs vary most. One colour per seed (up to
     five), one line style per guidance scale (up to four); a dot marks the beginning.
@@ -61,7 +61,10 @@ def trajectory_maps(traces: Mapping[Run, Trace]) -> Figure:
             axes.plot(*at.T, LOOKS[number], color=colour, linewidth=2,
                       label=f"seed {seed}, guidance {scale:g}")
             axes.plot(*at[0], "o", color=INK, markersize=6)
-            _thumb(axes, at[-1], traces[seed, scale], colour, left=number % 2 == 0)
+            if name == "x_t":
+                _thumb(axes, at[-1], traces[seed, scale], colour, left=number % 2 == 0)
+            else:                       # here the ends lie close together, for the ways are long
+                axes.plot(*at[-1], "s", color=colour, markersize=8)
         axes.set(title=f"{name}: this plane holds {percent(float(plane.shares.sum()))} of the "
                        f"variance", xlabel="first axis (latents)", ylabel="second axis (latents)",
                  xmargin=ROOM, ymargin=ROOM)
@@ -107,8 +110,8 @@ def strength_curve(strengths: Sequence[float], distances: Sequence[float], other
     axes.set(xlabel="strength (share of the steps that are run)",
              ylabel="difference (grey levels)", ylim=(0, 1.25 * max(other, *distances)))
     half = next((s for s, d in zip(strengths, distances, strict=True) if d >= other / 2), None)
-    entitle(figure, f"At strength {half:g} half of the way to another picture is gone" if half
-            is not None else "At no strength half of the way to another picture is gone")
+    entitle(figure, "At no strength is the picture half way to another one" if half is None else
+            f"From strength {half:g} on, the picture is at least half way to another one")
     return figure
 
 

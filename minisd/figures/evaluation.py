@@ -18,7 +18,8 @@ Row = Mapping[str, Any]
 def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
     """Counted shares with their 95 % intervals, one below another, each with its count.
 
-    rates: {"right", "of", "share", "low", "high"} by what was counted.
+    rates: {"right", "of", "share", "low", "high"} by what was counted; a name that begins with a
+    space is a part of the one above it, which is then bold.
     """
     figure = blank(10.5, 0.5 * len(rates) + 1.7)
     axes = figure.subplots()
@@ -29,6 +30,9 @@ def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
         axes.text(1.02, y, f"{rate['right']:,} of {rate['of']:,}", va="center", fontsize=12,
                   transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rates)), list(rates))
+    parts = any(name.startswith(" ") for name in rates)
+    for label, name in zip(axes.get_yticklabels(), rates, strict=True):
+        label.set_fontweight("bold" if parts and not name.startswith(" ") else "normal")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(len(rates) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")

@@ -35,7 +35,7 @@ def time_waves(embeddings: Tensor, t: int) -> Figure:
     right.axvline(t, color=INK, linewidth=1, linestyle=":")
     right.set(xlabel="timestep t", ylabel="cosine similarity", ylim=(min(0, likeness.min()), 1.05),
               title=f"likeness to t = {t}")
-    near, far = min(t + 10, total - 1), 0 if t > total / 2 else total - 1
+    near, far = min(t + 10, total - 1), 0 if t >= total / 2 else total - 1
     entitle(figure, f"Neighbours in time look alike: t = {near} resembles t = {t} by "
                     f"{likeness[near]:.2f}, t = {far} by {likeness[far]:.2f}")
     return figure

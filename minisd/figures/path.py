@@ -56,7 +56,7 @@ def _station(axes: Axes, name: str, *, lit: bool) -> None:
         (x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, linewidth=2.2 if network else 1.4,
         boxstyle="square,pad=0" if network else "round,pad=0,rounding_size=0.25",
         facecolor=colour if lit else "white", edgecolor=colour))
-    axes.text(x, y, name, ha="center", va="center", fontsize=11.5,
+    axes.text(x, y, name.replace(" ", "\n"), ha="center", va="center", fontsize=12,
               color="white" if lit else INK, fontweight="bold" if lit else "normal")
 
 

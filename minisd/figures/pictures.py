@@ -9,24 +9,30 @@ from PIL import Image
 
 from minisd.figures.style import HOUSE, Figure, blank, entitle, wrapped
 
+HEAD = 1.3                      # letters of a column's label to those of a bold title
+TITLE_LINE, HEAD_LINE, EDGE = 0.3, 0.22, 0.15       # inches of height
+
 
 @rc_context(HOUSE)
 def picture_grid(images: Sequence[Sequence[Image.Image]], row_labels: Sequence[str],
                  column_labels: Sequence[str], title: str, *, side: float = 1.5) -> Figure:
-    """Rows of pictures, `side` inches each, with labels at the left and on top."""
+    """Rows of pictures, about `side` inches each, with labels at the left and on top."""
     rows, columns = len(images), max(len(row) for row in images)
     if len(row_labels) != rows or len(column_labels) not in (0, columns):
         raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
                          f"{len(row_labels)} and {len(column_labels)}")
-    figure = blank(side * columns + 1.2, side * rows + 0.8)
+    width = side * columns + 0.8
+    heads = [wrapped(label, HEAD * side) for label in column_labels]
+    lines = 1 + wrapped(title, width).count("\n")
+    over = max((1 + head.count("\n") for head in heads), default=0)
+    figure = blank(width, side * rows + TITLE_LINE * lines + HEAD_LINE * over + EDGE)
     cells = figure.subplots(rows, columns, squeeze=False)
     for r, row in enumerate(images):
         for c in range(columns):
             _picture(cells[r, c], row[c] if c < len(row) else None)
         cells[r, 0].set_ylabel(row_labels[r], fontweight="bold")
-    for c, label in enumerate(column_labels):
-        cells[0, c].set_title(wrapped(label, side), loc="center", fontsize=12,
-                              fontweight="normal")
+    for axes, head in zip(cells[0], heads, strict=False):
+        axes.set_title(head, loc="center", fontsize=12, fontweight="normal")
     entitle(figure, title)
     return figure
 

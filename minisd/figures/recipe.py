@@ -41,7 +41,8 @@ def lineage(stretches: Sequence[Stretch], batch: int) -> Figure:
     rows: dict[str, int] = {}
     figure = blank(12, 5)
     axes = figure.subplots()
-    smallest = min(one.size for one in stretches)
+    sizes = [one.size for one in stretches]
+    smallest, largest = min(sizes), max(sizes)
     starts = []
     for one in stretches:
         if one.follows not in ends:
@@ -68,7 +69,7 @@ def lineage(stretches: Sequence[Stretch], batch: int) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.legend(handles=[
         Patch(facecolor=COLOURS["picture"], alpha=PALE, label=f"{smallest} x {smallest} pixels"),
-        Patch(facecolor=COLOURS["picture"], alpha=0.75, label="full size"),
+        Patch(facecolor=COLOURS["picture"], alpha=0.75, label=f"{largest} x {largest} pixels"),
         Patch(facecolor="white", edgecolor=INK, hatch="//", label="some captions dropped")],
         loc="upper right")
     most = max((name for name in ends if name), key=lambda name: ends[name])
@@ -111,7 +112,7 @@ def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     """
     columns = min(COLUMNS, len(runs))
     rows = -(-len(runs) // columns)
-    figure = blank(4.3 * columns, 3.2 * rows + 0.6)
+    figure = blank(max(7.0, 4.3 * columns), 3.2 * rows + 0.6)
     cells = figure.subplots(rows, columns, squeeze=False)
     for axes in cells.flat[len(runs):]:
         axes.axis("off")

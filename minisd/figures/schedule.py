@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from minisd.diffusion import Schedule
-from minisd.figures.style import COLOURS, HOUSE, INK, PALE, Figure, blank, entitle
+from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle
 
 PANEL = 3.0                     # inches of one cloud of points
 PATHS = 60                      # points whose way is drawn
@@ -35,7 +35,7 @@ def schedule_curves(schedule: Schedule) -> Figure:
     ratio.annotate(f"even at t = {even}", (even, 1), (12, 12), textcoords="offset points")
     ratio.set(xlabel="timestep t", ylabel="signal-to-noise ratio (no unit)")
     entitle(figure, f"Picture and noise weigh the same at t = {even}; at the end "
-                    f"{100 * left:.1f} % of the picture's size is still there")
+                    f"the picture still weighs {100 * left:.1f} %")
     return figure
 
 
@@ -73,14 +73,20 @@ def point_clouds(clouds: Sequence[Tensor], labels: Sequence[str], title: str) ->
 
 @rc_context(HOUSE)
 def point_paths(paths: Tensor, title: str) -> Figure:
-    """Points (steps, n, 2) on their way from noise to where they end; a few ways are drawn."""
+    """Points (steps, n, 2) on their way from noise to where they end.
+
+    Some of the ways are drawn, each with a mark where half of the steps are done.
+    """
     ways = paths.detach().float().cpu()
     figure = blank(7, 6.6)
     axes = figure.subplots()
-    axes.plot(*ways[:, :PATHS].unbind(-1), color=COLOURS["time"], linewidth=0.8, alpha=PALE)
-    _points(axes, ways[0], COLOURS["noise"], "noise, where they begin")
-    _points(axes, ways[-1], COLOURS["picture"], "where they end")
-    figure.legend(loc="outside lower center", ncols=2, markerscale=3, fontsize=12)
+    _points(axes, ways[0], COLOURS["noise"], "noise, the beginning")
+    axes.plot(*ways[:, :PATHS].unbind(-1), color=COLOURS["time"], linewidth=1.2, alpha=0.6)
+    _points(axes, ways[-1], COLOURS["picture"], "the end")
+    x, y = ways[len(ways) // 2, :PATHS].unbind(-1)
+    axes.scatter(x, y, s=14, marker="D", zorder=3, color=COLOURS["time"],
+                 label="half of the steps")
+    figure.legend(loc="outside lower center", ncols=3, markerscale=2.5, fontsize=12)
     entitle(figure, title)
     return figure
 

@@ -22,7 +22,7 @@ COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture"
 SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # of maps: with 0 in the middle, from 0 upwards
 INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
 DPI = 100
-LETTERS_PER_INCH = 7.5          # of a bold title; a caption has room for twice as many
+LETTERS_PER_INCH = 7.2          # of a bold title; a caption has room for twice as many
 HOUSE: dict[Any, Any] = {
     "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "figure.titlesize": 16, "figure.titleweight": "bold",
@@ -63,7 +63,16 @@ def entitle(figure: Figure, title: str) -> None:
 
 
 def wrapped(text: str, inches: float) -> str:
-    return textwrap.fill(text, int(inches * LETTERS_PER_INCH))
+    """The text in even lines of at most that width; its own line breaks stay."""
+    return "\n".join(_even(line, int(inches * LETTERS_PER_INCH)) for line in text.split("\n"))
+
+
+def _even(line: str, letters: int) -> str:
+    """As few lines as that width allows, and none of them much shorter than the others."""
+    count, longest = len(textwrap.wrap(line, letters)), max(map(len, line.split()), default=1)
+    while letters > longest and len(textwrap.wrap(line, letters - 1)) == count:
+        letters -= 1
+    return textwrap.fill(line, letters)
 
 
 def percent(share: float) -> str:

@@ -20,6 +20,7 @@ KINDS = {"start": "#10264F", "word": COLOURS["text"], "end": "#10264F", "padding
 LEGEND = {"start, end": KINDS["start"], "word": KINDS["word"], "padding": KINDS["padding"]}
 FONT_HAS = 0x2000               # and below: what matplotlib's own font is sure to have
 CORNER = "NW"                   # of cells that keep their shape: else the layout cuts labels off
+UPRIGHT = 2                     # letters of a column's label that need not be slanted
 LETTER, MARGIN, CHIP, LINE = 0.125, 0.2, 0.62, 0.8     # inches, of chips of tokens
 
 
@@ -179,7 +180,10 @@ def labelled_matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str],
     _numbers(axes, found, digits, shown)
     axes.grid(False)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="left")
+    if max(map(len, columns)) > UPRIGHT:
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="left")
+    else:
+        axes.set_xticks(range(len(columns)), columns)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set(ylabel=axes_labels[0], xlabel=axes_labels[1], anchor=CORNER)
@@ -241,8 +245,9 @@ def ranking(names: Sequence[str], values: Sequence[float], title: str, *,
     figure = blank(10.5, 0.42 * len(names) + 1.4)
     axes = figure.subplots()
     axes.barh(range(len(names)), values, color=COLOURS["text"])
+    digits = 3 if max(values) < 10 else 1
     for y, value in enumerate(values):
-        axes.text(max(value, 0), y, f" {value:.3f}", va="center", fontsize=11.5)
+        axes.text(max(value, 0), y, f" {value:.{digits}f}", va="center", fontsize=11.5)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=xlabel, xlim=(1.05 * min(0.0, *values), 1.12 * max(values)))
     axes.invert_yaxis()

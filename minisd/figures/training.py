@@ -93,7 +93,7 @@ def stages(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     places = np.arange(len(rows))
     for key, label, style in (("seen", "pairs seen in training", "o-"),
-                              ("held_out", "pairs never seen", "s--")):
+                              ("held_out", "pairs held out", "s--")):
         _rates(axes, places, [row[key] for row in rows], label, style, COLOURS["text"],
                hollow=key == "held_out")
     axes.set_xticks(places, [str(row["name"]) for row in rows])
@@ -102,7 +102,7 @@ def stages(rows: Sequence[Row]) -> Figure:
     entitle(figure, f"Adherence goes from {percent(rows[0]['seen']['share'])} to "
                     f"{percent(rows[-1]['seen']['share'])} for pairs seen in training, from "
                     f"{percent(rows[0]['held_out']['share'])} to "
-                    f"{percent(rows[-1]['held_out']['share'])} for pairs never seen")
+                    f"{percent(rows[-1]['held_out']['share'])} for pairs held out")
     axes.legend()
     return figure
 

@@ -95,7 +95,8 @@ def paint(sd: StableDiffusion, prompts: Sequence[str], seeds: Sequence[int], *,
     def noise() -> Tensor:
         return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(sd.device)
 
-    rule, latents = make_rule(sampler, sd.schedule, steps), noise()
+    rule = make_rule(sampler, sd.schedule, steps)
+    latents = noise() * rule.start_scale
     for step in sample(rule, sd.schedule, predict, latents, noise):
         latents = step.x_prev
     return sd.decode(latents)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from minisd import figures
-from minisd.images import to_pil
+from minisd.images import psnr, to_pil
 from minisd.loading import WEIGHTS, load
 from minisd.toyworld import bench, loop, results
 from minisd.toyworld.adherence import (
@@ -35,7 +35,6 @@ from minisd.toyworld.bench import Bench, Job, Options, Section, jobs, rates
 from minisd.toyworld.judge import load_judge
 from minisd.toyworld.rates import as_text, table
 from minisd.toyworld.records import Row, update_summary
-from minisd.toyworld.train_vae import psnr
 
 VAE_SCENES, QUANTILES, SHOWN_SCENES = 500, (0.05, 0.5, 0.95), 8
 SHEET_SEEN, SHEET_HELD_OUT = 48, 16

@@ -100,10 +100,8 @@ def export(folder: Path, target: Path) -> None:
     """Write the averaged weights in float16, tokenizer, sizes and thinned curves to `target`."""
     config = checkpoint.read_config(folder)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    lines = (folder / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
     assert tokenizer.known_words is not None
-    train_tokenizer.save(target / "tokenizer", merges, tokenizer.known_words)
+    train_tokenizer.save(target / "tokenizer", tokenizer.merges, tokenizer.known_words)
     clip = trained_clip(config, folder)
     checkpoint.save(clip.text, target / "text_encoder.safetensors")
     clip.text = nn.Identity()       # type: ignore[assignment]  # it has a file of its own

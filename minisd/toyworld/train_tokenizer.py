@@ -1,7 +1,7 @@
 """Learning toyworld's byte-pair merges from its captions, in the layout of CLIP's vocabulary."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
@@ -24,7 +24,7 @@ def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:
     return [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]][:count]
 
 
-def save(folder: Path, merges: list[tuple[str, str]], words: Iterable[str]) -> None:
+def save(folder: Path, merges: Sequence[tuple[str, str]], words: Iterable[str]) -> None:
     """Write vocab.json, merges.txt and, once these are whole, words.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = clip_vocabulary(merges)
