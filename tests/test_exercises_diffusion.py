@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from minisd.exercises import check_add_noise, check_predict_x0, check_snr
+from minisd.diffusion import add_noise
+from minisd.exercises import check_add_noise, check_loss, check_predict_x0, check_snr
 
-CHECKS = [check_add_noise, check_predict_x0, check_snr]
+CHECKS = [check_add_noise, check_loss, check_predict_x0, check_snr]
 
 
 def raises(*_):
@@ -113,3 +114,69 @@ def test_the_right_x0() -> None:
 def test_mistakes_of_the_way_back(answer, said: str) -> None:
     verdict = check_predict_x0(answer)
     assert not verdict and said in verdict.message
+
+
+# The loss of a batch
+
+def noised_points(signal=root, noise=other_root, shift=0):
+    def x_t(x0, n, t, bar):
+        level = bar[t + shift].reshape(-1, 1)
+        return signal(level) * x0 + noise(level) * n
+    return x_t
+
+
+NOISED = noised_points()
+
+
+def loss(x_t=NOISED, target=lambda x0, n, x: n, over=lambda e: (e ** 2).mean()):
+    def answer(net, x0, n, t, bar):
+        x = x_t(x0, n, t, bar)
+        return over(target(x0, n, x) - net(x, t))
+    return answer
+
+
+def looped(net, x0, n, t, bar):
+    """Point by point, as someone writes it who does not like batches."""
+    total = 0.0
+    for i in range(len(t)):
+        x = root(bar[t[i]]) * x0[i] + other_root(bar[t[i]]) * n[i]
+        total += ((net(x[None], t[i:i + 1])[0] - n[i]) ** 2).sum().item()
+    return total / x0.numel()
+
+
+@pytest.mark.parametrize("answer", [
+    loss(), looped, lambda net, x0, n, t, bar: torch.nn.functional.mse_loss(
+        net(add_noise(x0, n, bar[t]), t), n)])
+def test_the_right_loss(answer) -> None:
+    assert check_loss(answer)
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (loss(target=lambda x0, n, x: x0), "You compare with x0"),
+    (loss(target=lambda x0, n, x: x), "You compare with x_t"),
+    (loss(noised_points(lambda a: a, lambda a: 1 - a)), "Both roots are missing"),
+    (loss(noised_points(root, lambda a: 1 - a)), "missing before the noise"),
+    (loss(noised_points(lambda a: a, other_root)), "missing before x0"),
+    (loss(noised_points(other_root, root)), "swapped"),
+    (loss(lambda x0, n, t, bar: x0), "saw the clean x0"),
+    (loss(lambda x0, n, t, bar: n), "nothing but noise"),
+    (loss(lambda x0, n, t, bar: x0 + n), "needs its factor"),
+    (loss(noised_points(shift=-1)), "alpha_bar[t - 1]"),
+    (loss(over=lambda e: e ** 2), "for each coordinate"),
+    (loss(over=lambda e: (e ** 2).mean(-1)), "one number for each point. Take"),
+    (loss(over=lambda e: (e ** 2).sum(-1)), "one number for each point, and a sum"),
+    (loss(over=lambda e: (e ** 2).sum()), "You summed. "),
+    (loss(over=lambda e: (e ** 2).sum(-1).mean()), "summed over the coordinates"),
+    (loss(over=lambda e: -e.mean()), "The square is missing: "),
+    (loss(over=lambda e: e.mean()), "The square is missing, and the sign"),
+    (loss(over=lambda e: e.abs().mean()), "absolute differences"),
+    (loss(over=lambda e: (e ** 2).mean().sqrt()), "root of the mean square"),
+    (loss(over=lambda e: 3 * (e ** 2).mean()), "values differ by up to")])
+def test_mistakes_of_the_loss(answer, said: str) -> None:
+    verdict = check_loss(answer)
+    assert not verdict and said in verdict.message
+
+
+def test_an_alpha_bar_for_each_point_has_to_be_a_column() -> None:
+    verdict = check_loss(lambda net, x0, n, t, bar: net(root(bar[t]) * x0, t).mean())
+    assert not verdict and "RuntimeError" in verdict.message

@@ -40,8 +40,8 @@ FOLDERS = {
                 "installation assets machine doctor",
     "figures": "style path training pictures networks text latents schedule unet guidance sampling "
                "attention backward recipe features evaluation",
-    "exercises": "checking text attention unet vae diffusion guidance samplers training backward "
-                 "evaluation",
+    "exercises": "checking quickstart text attention unet vae diffusion guidance samplers training "
+                 "backward evaluation",
 }
 FACE = len(FLOORS) - 4      # `import minisd` itself: hands on up to here, used by floors above it
 

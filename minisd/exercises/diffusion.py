@@ -1,4 +1,4 @@
-"""Exercises on the forward process: noise in one jump, signal-to-noise, and the way back."""
+"""Exercises on the forward process: the jump, signal-to-noise, the way back, and the loss."""
 
 from typing import Any
 
@@ -93,9 +93,93 @@ def check_predict_x0(answer: Answer | None) -> Verdict:
     ])
 
 
+def check_loss(answer: Answer | None) -> Verdict:
+    """answer(predict_noise, x0, noise, t, alpha_bar): the loss of a batch of points, one number.
+
+    x0, noise: (b, 2). t: (b,), a timestep for each point. alpha_bar (T,) holds the whole schedule.
+    """
+    g = torch.Generator().manual_seed(11)
+    x0, noise = torch.randn(7, 2, generator=g), 0.5 + torch.randn(7, 2, generator=g)
+    t = torch.tensor([1, 3, 2, 2, 1, 3, 1])
+    levels = ALPHA_BAR.float()
+    return compare(answer, cases=[(_stand_in, x0, noise, t, levels),
+                                  (_stand_in, noise[:4], x0[:4], t[:4], levels)],
+                   right=_loss(_mean_square),
+                   hint="noise each point to its own level: alpha_bar[t] is (b,), and [:, None] "
+                        "makes it (b, 1). Then the mean squared difference of predict_noise(x_t, "
+                        "t) and the noise.",
+                   praise="It is what the UNet is trained with, too.",
+                   mistakes=[
+        Mistake("You compare with x0. This network is asked for the noise.",
+                _loss(_mean_square, target=lambda x0, noise, x_t: x0)),
+        Mistake("You compare with x_t. The network is asked for the noise alone.",
+                _loss(_mean_square, target=lambda x0, noise, x_t: x_t)),
+        Mistake("Both roots are missing in x_t: alpha_bar and 1 - alpha_bar are variances.",
+                _loss(_mean_square, lambda a: (a, 1 - a))),
+        Mistake("The root is missing before the noise in x_t: sqrt(1 - alpha_bar).",
+                _loss(_mean_square, lambda a: (a.sqrt(), 1 - a))),
+        Mistake("The root is missing before x0 in x_t: sqrt(alpha_bar).",
+                _loss(_mean_square, lambda a: (a, (1 - a).sqrt()))),
+        Mistake("alpha_bar and 1 - alpha_bar are swapped in x_t: alpha_bar is the picture's share.",
+                _loss(_mean_square, lambda a: ((1 - a).sqrt(), a.sqrt()))),
+        Mistake("The network saw the clean x0. It has to see x_t, the noisy one.",
+                _loss(_mean_square, lambda a: (torch.ones_like(a), torch.zeros_like(a)))),
+        Mistake("The network saw nothing but noise: x_t holds some of x0 too.",
+                _loss(_mean_square, lambda a: (torch.zeros_like(a), torch.ones_like(a)))),
+        Mistake("The noise is added to the whole of x0: x0 needs its factor, sqrt(alpha_bar), and "
+                "the noise sqrt(1 - alpha_bar).",
+                _loss(_mean_square, lambda a: (torch.ones_like(a), torch.ones_like(a)))),
+        Mistake("Off by one: you took alpha_bar[t - 1]. Timesteps count from 0, as the table does.",
+                _loss(_mean_square, shift=-1)),
+        Mistake("The mean is missing: that is one number for each coordinate. Training wants a "
+                "single one.", _loss(torch.square)),
+        Mistake("That is one number for each point. Take the mean over all of them.",
+                _loss(lambda errors: errors.square().mean(1))),
+        Mistake("That is one number for each point, and a sum: take the mean over everything.",
+                _loss(lambda errors: errors.square().sum(1))),
+        Mistake("You summed. Take the mean, or the loss depends on the size of the batch.",
+                _loss(lambda errors: errors.square().sum())),
+        Mistake("You summed over the coordinates. Take the mean over everything.",
+                _loss(lambda errors: errors.square().sum(1).mean())),
+        Mistake("The square is missing: errors of opposite signs cancel each other.",
+                _loss(torch.mean)),
+        Mistake("The square is missing, and the sign is turned: errors cancel each other.",
+                _loss(lambda errors: -errors.mean())),
+        Mistake("You took absolute differences. Square them.",
+                _loss(lambda errors: errors.abs().mean())),
+        Mistake("That is the root of the mean square. Leave the root out.",
+                _loss(lambda errors: errors.square().mean().sqrt())),
+    ])
+
+
 def _pair(seed: int) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     return torch.randn(2, 4, 3, 5, generator=g), torch.randn(2, 4, 3, 5, generator=g)
+
+
+def _stand_in(x_t: Tensor, t: Tensor) -> Tensor:
+    """Instead of a network for points (b, 2); its answer depends on each point's timestep."""
+    return x_t.sin() * (1 + t[:, None] / 4)
+
+
+def _fading(a: Tensor) -> tuple[Tensor, Tensor]:
+    return a.sqrt(), (1 - a).sqrt()
+
+
+def _mean_square(errors: Tensor) -> Tensor:
+    return errors.square().mean()
+
+
+def _loss(over: Answer, factors: Answer = _fading, *, shift: int = 0,
+          target: Answer = lambda x0, noise, x_t: noise) -> Answer:
+    """A loss with other factors in x_t, another target, or another way to sum the errors up."""
+    def answer(net: Answer, x0: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
+        of_signal, of_noise = factors(alpha_bar[t + shift][:, None])
+        x_t = of_signal * x0 + of_noise * noise
+        total: Tensor = over(net(x_t, t) - target(x0, noise, x_t))
+        return total
+
+    return answer
 
 
 def _with(factors: Answer, shift: int = 0) -> Answer:
