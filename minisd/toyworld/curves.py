@@ -18,6 +18,7 @@ POINTS = 120                    # of a curve; a figure has few more columns of p
 SPEED = "images_per_second"     # told as seconds in all instead
 FILE = "losses.json"
 PARTS = ("vae", "decoder", "clip", "unet_small", "unet", "judge")       # in the order of training
+EARLIER = "first "              # before a part's name: an earlier training, which it began from
 
 Curves = dict[str, Any]
 
