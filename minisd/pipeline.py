@@ -68,6 +68,12 @@ class StableDiffusion(nn.Module):
         """Twelve hex digits that name these weights, as they are now."""
         return checkpoint.fingerprint(self)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What painted a picture, for its record: model, weights, fingerprint and dtype."""
+        return {"model": self.config.name, "weights": self.weights,
+                "fingerprint": self.fingerprint, "dtype": str(self.dtype).removeprefix("torch.")}
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Under to(device) and its like: what was left out of loading has nothing to move."""
         if not self.left_out:
@@ -236,9 +242,7 @@ class StableDiffusion(nn.Module):
             else nullcontext([]))
         with recorder as maps:
             trace = Trace.record(_seen(self._run(request), on_step), maps)
-        about = request.about | {
-            "model": self.config.name, "weights": self.weights, "fingerprint": self.fingerprint,
-            "dtype": str(self.dtype).removeprefix("torch."), "torch": torch.__version__}
+        about = request.about | self.identity | {"torch": torch.__version__}
         marks = {"none": [], "all": range(len(trace) + 1),
                  "snapshots": snapshot_marks(len(trace))}[pictures]
         return replace(trace.with_pictures(self.decode, marks), about=about,

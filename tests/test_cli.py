@@ -36,7 +36,9 @@ class Stub:
     def __init__(self, name: str = "toyworld") -> None:
         self.config = SimpleNamespace(name=name)
         self.dtype = torch.bfloat16
-        self.fingerprint, self.weights = "0123456789ab", name
+        self.fingerprint = "0123456789ab"
+        self.identity = {"model": name, "weights": name, "fingerprint": self.fingerprint,
+                         "dtype": "bfloat16"}
         self.loaded: dict[str, object] = {}
         self.asked: dict[str, object] = {}
         self.before_painting = lambda: None

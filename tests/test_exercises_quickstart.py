@@ -46,21 +46,10 @@ MISTAKES = [(check, said, answer) for check, known in {
     }}.items() for said, answer in known.items()]
 
 
-def raises(*_):
-    raise NotImplementedError
-
-
 @pytest.mark.parametrize("check", RIGHT)
 def test_the_right_answer_is_right(check) -> None:
     verdict = check(RIGHT[check])
     assert isinstance(verdict, Verdict) and verdict.right
-
-
-@pytest.mark.parametrize("check", RIGHT)
-@pytest.mark.parametrize("answer", [None, lambda *_: None, lambda *_: ..., raises])
-def test_what_is_not_answered_gets_a_hint(check, answer) -> None:
-    verdict = check(answer)
-    assert not verdict and verdict.message.startswith("There is no answer yet. Hint: ")
 
 
 @pytest.mark.parametrize(("check", "said", "answer"), MISTAKES)
@@ -70,21 +59,9 @@ def test_each_mistake_is_named(check, said: str, answer) -> None:
 
 
 @pytest.mark.parametrize("check", RIGHT)
-def test_a_wrong_shape_is_called_so(check) -> None:
-    verdict = check(lambda *_: torch.zeros(2, 2))
-    assert not verdict and "shape (2, 2)" in verdict.message
-
-
-@pytest.mark.parametrize("check", RIGHT)
 def test_a_word_is_no_answer(check) -> None:
     verdict = check(lambda *_: "many")
     assert not verdict and "'many'" in verdict.message
-
-
-@pytest.mark.parametrize("check", RIGHT)
-def test_an_error_is_shown_and_not_raised(check) -> None:
-    verdict = check(lambda *_: [][0])
-    assert not verdict and "IndexError" in verdict.message
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(10, 0.35), (6, 0.5), (3, 1.0)])

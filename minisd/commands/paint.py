@@ -138,9 +138,7 @@ def record_of(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs
         record["strength"] = args.strength
     if inputs.mask is not None:
         record["paste"] = args.paste
-    return record | inputs.sha256 | {"dtype": dtype_name(sd), "model": sd.config.name,
-                                     "weights": sd.weights, "fingerprint": sd.fingerprint,
-                                     "minisd_version": minisd.__version__}
+    return record | inputs.sha256 | sd.identity | {"minisd_version": minisd.__version__}
 
 
 def dtype_name(sd: "StableDiffusion") -> str:

@@ -98,8 +98,7 @@ def make_trace(sd: "StableDiffusion", args: argparse.Namespace, steps: list["Sam
         "height": height, "width": width,
         "task": ("text_to_image" if args.init_image is None else
                  "image_to_image" if args.mask is None else "inpaint"),
-        "model": sd.config.name, "weights": sd.weights, "fingerprint": sd.fingerprint,
-        "dtype": str(sd.dtype).removeprefix("torch."), "torch": torch.__version__}
+        **sd.identity, "torch": torch.__version__}
     trace = Trace.record(steps)
     marks = snapshot_marks(len(trace), args.snapshots or SNAPSHOTS)
     return replace(trace.with_pictures(sd.decode, marks), about=about,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-4                # relative, of the largest value; learners compute in float32
+FEW_LATENTS = 1, 4, 3, 5        # a shape in which every size is another
 
 Answer = Callable[..., Any]
 
@@ -41,6 +42,12 @@ class Mistake:
 
     hint: str
     answer: Answer
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    """Numbers from a standard normal distribution, the same for a seed; a few latents unless told.
+    """
+    return torch.randn(shape or FEW_LATENTS, generator=torch.Generator().manual_seed(seed))
 
 
 def compare(answer: Answer | None, *, right: Answer, cases: Sequence[tuple[Any, ...]], hint: str,

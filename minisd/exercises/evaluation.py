@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare
+from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
 
 Z_95 = 1.959964                 # a standard normal lies within +-1.96 in 95 % of all cases
 
@@ -196,5 +196,4 @@ def _with_root(root: Callable[[Tensor, Tensor], Tensor]) -> Answer:
 
 def _correlated(seed: int, n: int) -> Tensor:
     """(n, 3) whose columns go together, so that a covariance is more than its diagonal."""
-    drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
-    return drawn @ torch.tensor([[1.0, 0.6, 0.3], [0.0, 1.0, 0.5], [0.0, 0.0, 0.7]])
+    return drawn(seed, n, 3) @ torch.tensor([[1.0, 0.6, 0.3], [0.0, 1.0, 0.5], [0.0, 0.0, 0.7]])

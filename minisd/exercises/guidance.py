@@ -1,22 +1,15 @@
 """Exercises of the notebook on guidance: the sum, another convention of it, and what it costs."""
 
-import torch
-from torch import Tensor
 
 from minisd.diffusion import guide
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare
-
-
-def _drawn(seed: int) -> Tensor:
-    """The same random prediction (1, 4, 3, 5) at every call, and no global seed touched."""
-    return torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(seed))
+from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
 
 
 def check_guide(answer: Answer | None) -> Verdict:
     """answer(eps_uncond, eps_cond, guidance_scale) -> eps, all of the shape (1, 4, h, w)."""
     return compare(
         answer, right=guide,
-        cases=[(_drawn(1), _drawn(2), 7.5), (_drawn(3), _drawn(4), 0.5), (_drawn(5), _drawn(6), 3)],
+        cases=[(drawn(1), drawn(2), 7.5), (drawn(3), drawn(4), 0.5), (drawn(5), drawn(6), 3)],
         hint="start from eps_uncond, and go guidance_scale times the way from there to eps_cond",
         mistakes=[
             Mistake("The sign is wrong: you walk away from the prompt. Add guidance_scale times "

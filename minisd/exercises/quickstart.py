@@ -2,16 +2,13 @@
 
 import math
 
-import torch
-from torch import Tensor
-
 from minisd.diffusion import guide
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare
+from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
 
 
 def check_negative_prompt(answer: Answer | None) -> Verdict:
     """answer(eps_uncond, eps_negative, eps_cond, guidance_scale): eps, of their shape."""
-    u, n, c = (_drawn(seed) for seed in (51, 52, 53))
+    u, n, c = (drawn(seed) for seed in (51, 52, 53))
     return compare(
         answer, cases=[(u, n, c, 7.5), (n, c, u, 3), (c, u, n, 0.5)],
         right=lambda u, n, c, g: guide(n, c, g),
@@ -70,7 +67,3 @@ def check_predictions(answer: Answer | None) -> Verdict:
             Mistake("Where steps * strength is below 1, no step is run at all.",
                     lambda n, s: 2 * max(1, math.floor(n * s))),
         ])
-
-
-def _drawn(seed: int) -> Tensor:
-    return torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(seed))

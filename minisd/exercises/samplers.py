@@ -7,16 +7,11 @@ from torch import Tensor
 
 from minisd.config import ScheduleConfig
 from minisd.diffusion import ddim_coefficients, make_schedule, take_step
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare
+from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
 
 STRIDE = 20                     # timesteps between two of 50 steps
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]           # x_t, eps, now, before
 Levels = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]        # alpha_bar, t, stride
-
-
-def _drawn(seed: int) -> Tensor:
-    """The same random latents (1, 4, 3, 5) at every call, and no global seed touched."""
-    return torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(seed))
 
 
 # DDIM
@@ -29,9 +24,9 @@ def check_ddim_step(answer: Answer | None) -> Verdict:
     alpha_bar = make_schedule(ScheduleConfig()).alpha_bar
     return compare(
         answer, right=_right_ddim_step,
-        cases=[(_drawn(1), _drawn(2), alpha_bar, 901, STRIDE),
-               (_drawn(3), _drawn(4), alpha_bar, 401, STRIDE),
-               (_drawn(5), _drawn(6), alpha_bar, 1, STRIDE)],
+        cases=[(drawn(1), drawn(2), alpha_bar, 901, STRIDE),
+               (drawn(3), drawn(4), alpha_bar, 401, STRIDE),
+               (drawn(5), drawn(6), alpha_bar, 1, STRIDE)],
         hint="two lines: x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t), then the "
              "same eps again, at the level of t - stride",
         mistakes=[*_level_mistakes(), *_formula_mistakes()])
@@ -123,8 +118,8 @@ def check_euler_step(answer: Answer | None) -> Verdict:
     """answer(x_hat, eps, sigma, sigma_next) -> the next x_hat, where x_hat = x0 + sigma eps."""
     return compare(
         answer, right=lambda x, e, now, after: x + (after - now) * e,
-        cases=[(_drawn(1), _drawn(2), 14.6, 9.3), (_drawn(3), _drawn(4), 2.5, 1.0),
-               (_drawn(5), _drawn(6), 0.1, 0.0)],
+        cases=[(drawn(1), drawn(2), 14.6, 9.3), (drawn(3), drawn(4), 2.5, 1.0),
+               (drawn(5), drawn(6), 0.1, 0.0)],
         hint="the slope of x_hat over sigma is eps; the step along it is sigma_next - sigma long",
         mistakes=[
             Mistake("The sigma difference has the wrong sign: sigma falls, so sigma_next - sigma "

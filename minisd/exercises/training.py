@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.diffusion import add_noise
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare
+from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
 from minisd.vae import Gaussian
 
 
@@ -65,7 +65,7 @@ def check_carbon(answer: Answer | None) -> Verdict:
 
 def check_ema(answer: Answer | None) -> Verdict:
     """answer(average, weights, decay): the new average."""
-    average, weights = _drawn(21, 2, 3), _drawn(22, 2, 3)
+    average, weights = drawn(21, 2, 3), drawn(22, 2, 3)
     return compare(answer, cases=[(average, weights, 0.9), (weights, average, 0.7)],
                    right=lambda a, w, d: torch.lerp(a, w, 1 - d),
                    hint="keep `decay` of the average, and take the rest from the weights.",
@@ -87,7 +87,7 @@ def check_ema(answer: Answer | None) -> Verdict:
 
 def check_info_nce(answer: Answer | None) -> Verdict:
     """answer(image, text, scale): CLIP's loss; rows are unit vectors, row i belongs to row i."""
-    image, text = (F.normalize(_drawn(seed, 5, 4), dim=-1) for seed in (23, 24))
+    image, text = (F.normalize(drawn(seed, 5, 4), dim=-1) for seed in (23, 24))
     cases: list[tuple[Any, ...]] = [(image, text, 3.0), (text[:4], image[:4], 8.0)]
     return compare(answer, cases=cases,
                    right=lambda i, t, s: _both_ways(s * i @ t.T),
@@ -117,7 +117,7 @@ def check_info_nce(answer: Answer | None) -> Verdict:
 def check_kl(answer: Answer | None) -> Verdict:
     """answer(mean, logvar): KL of Gaussians to the standard normal, one number per sample."""
     # Positive, so that its logarithm, which some take, is a number.
-    mean, logvar = _drawn(25, 3, 2, 4, 4), _drawn(26, 3, 2, 4, 4).abs() + 0.1
+    mean, logvar = drawn(25, 3, 2, 4, 4), drawn(26, 3, 2, 4, 4).abs() + 0.1
 
     def other(inside: Callable[[Tensor], Tensor]) -> Answer:
         return lambda m, lv: 0.5 * (m.square() + inside(lv)).flatten(1).sum(1)
@@ -154,7 +154,7 @@ def check_kl(answer: Answer | None) -> Verdict:
 
 def check_noise_loss(answer: Answer | None) -> Verdict:
     """answer(net, x0, noise, t, alpha_bar): the UNet's loss; alpha_bar is the number at t."""
-    x0, noise = _drawn(27, 2, 4, 3, 3), _drawn(28, 2, 4, 3, 3)
+    x0, noise = drawn(27, 2, 4, 3, 3), drawn(28, 2, 4, 3, 3)
     cases: list[tuple[Any, ...]] = [(_net, x0, noise, 300, 0.6), (_net, noise, x0, 700, 0.1)]
 
     def loss(x0: Tensor, noise: Tensor, t: int, bar: float, target: Tensor) -> Tensor:
@@ -197,7 +197,3 @@ def _both_ways(logits: Tensor) -> Tensor:
 def _net(x_t: Tensor, t: Any) -> Tensor:
     """Stands in for a UNet; its answer depends on both arguments."""
     return x_t.sin() * (1 + torch.as_tensor(t) / 1000)
-
-
-def _drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
