@@ -31,7 +31,7 @@ FLOORS = [
 ]
 FOLDERS = {
     "toyworld": "scenes captions recipe curves data judge loop latents views train_tokenizer "
-                "train_vae train_clip train_unet train_judge train "
+                "train_vae twins train_clip train_unet train_judge train "
                 "rates records bench results adherence evaluate",
     "widgets": "pictures examples engine explorer playground tokens search maps vae noise "
                "recorded guidance microscope attention carbon scrubber trajectory "

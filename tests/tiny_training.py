@@ -29,6 +29,8 @@ RECIPE = Recipe(
     vae=Part(steps=3, batch=6, lr=1e-3, accumulate=2, warmup=2),
     decoder=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     clip=Part(steps=3, batch=6, lr=1e-3, warmup=2, cooldown=1),
+    clip_words=Part(steps=2, batch=6, lr=1e-3, warmup=2),
+    clip_foils=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     unet_small=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     unet=Part(steps=2, batch=4, lr=1e-3, accumulate=2, warmup=2))
 

@@ -7,8 +7,9 @@ from minisd.commands import arguments
 from minisd.commands.arguments import DTYPES, MODELS, SAMPLERS, Parser
 
 LARGEST_SEED = 2 ** 63 - 1
-STEPS = 50
+STEPS, GUIDANCE = 50, 7.5
 TOYWORLD_STEPS = 25             # more changes little there
+TOYWORLD_GUIDANCE = 3.0         # where most of its pictures show what the prompt says
 STRENGTH, MASK_STRENGTH = 0.75, 1.0
 SNAPSHOTS = 0.25                # of a run, between two of them
 
@@ -38,9 +39,9 @@ def add_prompt(parser: Parser) -> None:
         help="what to paint, in quotes")
     add("--prompt", type=arguments.text, help="the same, as an option")
     add("--negative-prompt", type=arguments.text, default="", help="what to keep away from")
-    add("--guidance-scale", "--cfg-scale", "--scale", type=arguments.real(), default=7.5,
-        metavar="G",
-        help="how strongly to follow the prompt; 0 ignores it, 1 adds nothing (default: 7.5)")
+    add("--guidance-scale", "--cfg-scale", "--scale", type=arguments.real(), metavar="G",
+        help=f"how strongly to follow the prompt; 0 ignores it, 1 adds nothing (default: "
+             f"{GUIDANCE}; {TOYWORLD_GUIDANCE:g} with toyworld)")
     add("--steps", "--ddim_steps", type=arguments.whole(1), metavar="N",
         help=f"steps from noise to picture (default: {STEPS}; {TOYWORLD_STEPS} with toyworld)")
     add("--seed", type=arguments.whole(0, LARGEST_SEED), default=42, metavar="N",

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from minisd import images
 from minisd.commands import arguments, recording
-from minisd.commands.options import STEPS, TOYWORLD_STEPS, parse
+from minisd.commands.options import GUIDANCE, STEPS, TOYWORLD_GUIDANCE, TOYWORLD_STEPS, parse
 from minisd.commands.terminal import say
 
 if TYPE_CHECKING:
@@ -76,8 +76,11 @@ def run(argv: list[str], subcommands: str = "") -> int:
     import minisd
 
     sd = minisd.load(args.model, device=args.device, dtype=args.dtype)
+    toyworld = sd.config.name == "toyworld"
     if args.steps is None:
-        args.steps = TOYWORLD_STEPS if sd.config.name == "toyworld" else STEPS
+        args.steps = TOYWORLD_STEPS if toyworld else STEPS
+    if args.guidance_scale is None:
+        args.guidance_scale = TOYWORLD_GUIDANCE if toyworld else GUIDANCE
     recorder = recording.Recorder(sd, args)
     pictures = paint(sd, args, inputs, recorder)
     paths = save(sd, args, inputs, pictures)

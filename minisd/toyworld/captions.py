@@ -7,6 +7,7 @@ each other, and the background. The others leave something out, as people do.
 
 import re
 from bisect import bisect
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -17,6 +18,7 @@ from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
 TELLING_ONE = {"everything": 0.60, "no background": 0.25, "no colour": 0.11, "background": 0.04}
 TELLING_TWO = {"everything": 0.60, "no background": 0.18, "one colour": 0.07, "no relation": 0.10,
                "one thing": 0.03, "background": 0.02}
+WHOLE = ("everything", "no background")     # tellings of all things, colours and the relation
 
 # Openings, for "a red car" and for "red car".
 OPENINGS = {"": 0.66, "there is ": 0.08, "a picture of ": 0.10, "a drawing of ": 0.10,
@@ -77,15 +79,34 @@ def full_caption(scene: Scene) -> str:
     return " ".join(names) + BACKGROUND_PHRASES[scene.background][0]
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def plain_caption(scene: Scene, rng: np.random.Generator, telling: str = "everything") -> str:
+    """`full_caption` or, as often, the same the other way round: "b below a" for "a above b".
+
+    telling: one of `WHOLE`.
+    """
+    if scene.relation is not None and rng.random() < 0.5:
+        scene = replace(scene, things=scene.things[::-1], relation=INVERSE[scene.relation])
+    said = full_caption(scene)
+    if telling == "no background":
+        said = said.removesuffix(BACKGROUND_PHRASES[scene.background][0])
+    return said
+
+
+def choose_telling(scene: Scene, rng: np.random.Generator) -> str:
+    """What a caption of the scene will tell: a key of `TELLING_ONE` or `TELLING_TWO`."""
+    return _weighted(rng, TELLING_ONE if len(scene.things) == 1 else TELLING_TWO)
+
+
+def caption(scene: Scene, rng: np.random.Generator, telling: str | None = None) -> str:
     """A true caption in varied English; 60 % say everything that `full_caption` says.
 
     Args:
         rng: chooses what is said and how; the same state gives the same caption.
+        telling: what is said, where that is already chosen (see `choose_telling`).
     Returns:
         lower-case words, spaces and commas.
     """
-    telling = _weighted(rng, TELLING_ONE if len(scene.things) == 1 else TELLING_TWO)
+    telling = telling or choose_telling(scene, rng)
     if telling == "background":
         alone = _pick(rng, BACKGROUNDS_ALONE[scene.background])
         return _weighted(rng, OPENINGS) + alone

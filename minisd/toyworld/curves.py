@@ -17,7 +17,8 @@ from minisd.toyworld.recipe import Part, Recipe
 POINTS = 120                    # of a curve; a figure has few more columns of pixels
 SPEED = "images_per_second"     # told as seconds in all instead
 FILE = "losses.json"
-PARTS = ("vae", "decoder", "clip", "unet_small", "unet", "judge")       # in the order of training
+PARTS = ("vae", "decoder", "clip", "clip_words", "clip_foils", "unet_small", "unet",
+         "judge")               # in the order of training
 EARLIER = "first "              # before a part's name: an earlier training, which it began from
 
 Curves = dict[str, Any]

@@ -22,9 +22,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minisd import figures
+from minisd.attention import AttentionTap
 from minisd.toyworld.recipe import Part
 
 CHECKPOINT_SECONDS = 60.0           # how much work a kill can cost
+
+
+Batch = TypeVar("Batch", Tensor, list)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Share:
     rank: int = 0
     world: int = 1
 
-    def of(self, batch: Tensor) -> Tensor:
+    def of(self, batch: Batch) -> Batch:
         return batch[self.rank::self.world]
 
 
@@ -80,6 +84,17 @@ def autocast() -> torch.autocast:
     capable = torch.cuda.is_available() or any(
         torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return torch.autocast(device().type, torch.bfloat16, enabled=capable)
+
+
+def lay_open(model: nn.Module) -> None:
+    """Make every attention compute its formula in full instead of in one fused kernel.
+
+    A CPU trains faster so: a step of the UNet takes 0.70 s instead of 0.84 s, one of CLIP 0.48 s
+    instead of 0.81 s.
+    """
+    for module in model.modules():
+        if isinstance(module, AttentionTap) and not module.listeners:
+            module.listeners.append(lambda weights: None)
 
 
 def learning_rate(part: Part, step: int) -> float:

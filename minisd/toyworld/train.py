@@ -64,15 +64,15 @@ def average(folder: Path, name: str) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)["average"]
 
 
-def last_stage(folder: Path, first: str, second: str) -> str:
-    """The name of the second stage if it has begun, else of the first."""
-    return second if (folder / f"{second}.pt").exists() else first
+def last_stage(folder: Path, *names: str) -> str:
+    """The last of a part's stages that has begun; the first one where none has."""
+    return next((name for name in reversed(names) if (folder / f"{name}.pt").exists()), names[0])
 
 
 def trained_clip(config: Config, folder: Path) -> CLIP:
     assert config.image_tower is not None
     clip = CLIP(config.text, config.image_tower)
-    clip.load_state_dict(average(folder, "clip"))
+    clip.load_state_dict(average(folder, last_stage(folder, *train_clip.STAGES)))
     return clip.eval()
 
 
