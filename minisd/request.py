@@ -3,7 +3,7 @@
 import math
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from minisd import images
 from minisd.config import Config
 from minisd.diffusion import Schedule
-from minisd.samplers import make_rule
+from minisd.samplers import as_whole, make_rule
 from minisd.tokenizer import warn
 
 MAX_SEED = 2 ** 63 - 1
@@ -90,18 +90,17 @@ def make_request(config: Config, schedule: Schedule, prompt: str, negative_promp
         if not isinstance(text, str):
             raise TypeError(f"{name} must be text, got {type(text).__name__}: {text!r}")
     rule = make_rule(sampler, schedule, steps, eta)
-    seed = secrets.randbits(32) if seed is None else seed
-    check_whole("num_images", num_images, 1)
-    check_whole("seed", seed, 0, MAX_SEED - num_images)
+    num_images = check_whole("num_images", num_images, 1)
+    seed = check_whole("seed", secrets.randbits(32) if seed is None else seed, 0,
+                       MAX_SEED - num_images)
     check_number("guidance_scale", guidance_scale)
     check_number("eta", eta, 0, 1)
     if strength is None:
         strength = STRENGTH if mask is None else 1.0
     check_number("strength", strength, 0, 1)
     factor = config.vae.downscale
-    for name, side in (("height", height), ("width", width)):
-        if side is not None:
-            check_side(name, side, factor)
+    height, width = (side if side is None else check_side(name, side, factor)
+                     for name, side in (("height", height), ("width", width)))
     pixels, repaint = read_pictures(config, image, mask, height, width)
     height, width = ((height or config.image_size, width or config.image_size)
                      if pixels is None else pixels.shape[2:])
@@ -110,9 +109,9 @@ def make_request(config: Config, schedule: Schedule, prompt: str, negative_promp
             raise ValueError("latents and an image both say where to start: give one of them")
         check_latents(latents, (num_images, config.unet.latent_channels, height // factor,
                                 width // factor))
-    request = Request(prompt, negative_prompt, float(guidance_scale), steps, sampler, float(eta),
-                      seed, height, width, num_images, latents, pixels, repaint,
-                      float(strength), both_predictions)
+    request = Request(prompt, negative_prompt, float(guidance_scale), as_whole("steps", steps),
+                      sampler, float(eta), seed, height, width, num_images, latents, pixels,
+                      repaint, float(strength), both_predictions)
     first = rule.timesteps[0]
     if (request.from_noise and len(rule.timesteps) < FEWEST_LEADING_STEPS
             and first < NEAR_NOISE * len(schedule)):
@@ -166,19 +165,20 @@ def read_mask(mask: Any, picture: Image.Image, size: tuple[int, int]) -> Tensor:
 
 # Single arguments
 
-def check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < low or (high is not None and value > high):
+def check_whole(name: str, value: SupportsIndex, low: int, high: int | None = None) -> int:
+    number = as_whole(name, value)
+    if number < low or (high is not None and number > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {limits}, got {value}")
+        raise ValueError(f"{name} must be {limits}, got {number}")
+    return number
 
 
-def check_side(name: str, value: int, factor: int) -> None:
-    check_whole(name, value, factor)
-    if value % factor:
-        raise ValueError(f"{name} must be a multiple of {factor}, got {value}: take "
-                         f"{value // factor * factor} or {-(-value // factor) * factor}")
+def check_side(name: str, value: SupportsIndex, factor: int) -> int:
+    side = check_whole(name, value, factor)
+    if side % factor:
+        raise ValueError(f"{name} must be a multiple of {factor}, got {side}: take "
+                         f"{side // factor * factor} or {-(-side // factor) * factor}")
+    return side
 
 
 def check_latents(latents: object, expected: tuple[int, ...]) -> None:

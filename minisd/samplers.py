@@ -5,8 +5,10 @@ noise levels). The loop is a generator: whoever consumes it sees every step, and
 causes no further work.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -45,11 +47,17 @@ def make_rule(name: str, schedule: Schedule, steps: int, eta: float = 0.0) -> Ru
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}: choose one of {', '.join(SAMPLERS)}")
     sampler = SAMPLERS[name]
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be a whole number, got {steps!r}")
+    steps = as_whole("steps", steps)
     if not 1 <= steps <= sampler.max_steps:
         raise ValueError(f"steps must be from 1 to {sampler.max_steps} for {name}, got {steps}")
     return sampler(schedule, steps, eta)
+
+
+def as_whole(name: str, value: SupportsIndex) -> int:
+    """An int, of an int or one of NumPy's. Raises TypeError for anything else, True among it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    return operator.index(value)
 
 
 @torch.no_grad()

@@ -353,6 +353,15 @@ def test_a_mask_needs_a_picture(sd, mask):
         sd.image_to_image(PROMPT, None)
 
 
+def test_whole_numbers_may_be_those_of_numpy(sd):
+    asked = {"steps": 6, "seed": 3, "num_images": 1, "height": 16, "width": 24}
+    plain, = sd.text_to_image(PROMPT, **asked)
+    counted, = sd.text_to_image(PROMPT, **{k: np.int64(v) for k, v in asked.items()})
+    assert counted.tobytes() == plain.tobytes()
+    trace = sd.trace(PROMPT, **{k: np.int32(v) for k, v in asked.items() if k != "num_images"})
+    assert all(type(trace.about[name]) is int for name in ("steps", "seed", "height", "width"))
+
+
 # Bad input, refused before any work
 
 BAD = [
@@ -374,6 +383,7 @@ BAD = [
     ({"width": "64"}, TypeError, "width must be a whole number, got '64'"),
     ({"height": 64.0}, TypeError, "height must be a whole number, got 64.0"),
     ({"seed": 1.5}, TypeError, "seed must be a whole number, got 1.5"),
+    ({"seed": np.float64(2)}, TypeError, "seed must be a whole number, got np.float64(2.0)"),
     ({"seed": -1}, ValueError, "seed must be from 0 to"),
     ({"seed": 2 ** 63}, ValueError, "seed must be from 0 to"),
     ({"num_images": 0}, ValueError, "num_images must be at least 1, got 0"),

@@ -49,7 +49,7 @@ class Recipe:
     caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
     early_share: float = 0.5        # of the timesteps, drawn where a picture's layout is decided:
     early_from: int = 600           # from this one up, in the first steps of sampling
-    snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023, eq. 10)
+    snr_cap: float = 5.0            # min-SNR weighting of the loss (Hang et al. 2023)
 
     judge: Part = Part(steps=3_000, batch=64, lr=2e-3, cooldown=2_900, ema=0.995)
 

@@ -30,7 +30,7 @@ SHEET_SCENES, SHEET_STEPS, SHEET_GUIDANCE, SHEET_COLUMNS = 24, 25, 5.0, 12
 
 
 def snr_weights(snr: Tensor, cap: float) -> Tensor:
-    """min(snr, cap) / snr: less weight where little noise is left (Hang et al. 2023, eq. 10)."""
+    """min(snr, cap) / snr: less weight where little noise is left (Hang et al. 2023, min-SNR)."""
     return snr.clamp(max=cap) / snr
 
 
