@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -313,10 +314,18 @@ def test_stages_are_measured_each_with_its_own_weights(small, model, tmp_path, s
     early = {name: value * 0.5 for name, value in sd.unet.state_dict().items()}
     torch.save({"step": 120, "average": early}, tmp_path / "early.pt")
     checkpoint.save(sd.unet, tmp_path / "late.safetensors")
+    other = shutil.copytree(model, tmp_path / "other words")            # a stage of all its parts
+    words = copy.deepcopy(sd.text_encoder)
+    torch.nn.init.zeros_(words.final_norm.weight)
+    checkpoint.save(words, other / "text_encoder.safetensors")
     rows = run(model, tmp_path, "stages", "--prompts", "2", "--guidance", "2", "--checkpoints",
-               str(tmp_path / "early.pt"), str(tmp_path / "late.safetensors"))["stages"]["rows"]
-    assert [(row["name"], row["step"]) for row in rows] == [("early", 120), ("late", None)]
-    assert rows[0]["model"] != rows[1]["model"] == minisd.load(model).fingerprint
+               str(tmp_path / "early.pt"), str(other), str(tmp_path / "late.safetensors")
+               )["stages"]["rows"]
+    assert [(row["name"], row["step"]) for row in rows] == [
+        ("early", 120), ("other words", None), ("late", None)]
+    assert [row["model"] for row in rows[1:]] == [
+        minisd.load(path, dtype="float32").fingerprint for path in (other, model)]
+    assert len({row["model"] for row in rows}) == 3
     assert all(row["seen"]["all"]["of"] == row["held_out"]["all"]["of"] == 2 for row in rows)
     assert (tmp_path / "figures" / "stages.png").exists()
 

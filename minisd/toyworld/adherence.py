@@ -112,13 +112,12 @@ def adherence_groups() -> dict[str, Callable[[Job], bool]]:
 # Earlier stages of training
 
 def measure_stages(on: Bench, options: Options) -> Section | None:
-    """Adherence of UNets from earlier in training, as the model card compares v1-1 ... v1-4."""
+    """Adherence from earlier in training, as the model card of v1 compares v1-1 ... v1-4."""
     guidance, count = best_guidance(on, options), options.prompts or STAGE_PROMPTS
     wanted = jobs("seen", count) + jobs("held_out", count)
-    earlier = replace(on, sd=load(options.model, device=str(on.sd.device), dtype=on.sd.dtype))
     rows: list[Row] = []
     for path in options.checkpoints:
-        step = read_unet(earlier.sd.unet, path)
+        earlier, step = read_stage(on, options, path)
         painted = earlier.paint_and_judge(wanted, sampler="ddim", steps=options.steps,
                                           guidance=guidance)
         rows.append({"name": path.stem, "step": step, "model": earlier.identity()["model"],
@@ -135,6 +134,13 @@ def measure_stages(on: Bench, options: Options) -> Section | None:
     return Section(on.identity({"sampler": "ddim", "steps": options.steps,
                                 "guidance": guidance}),
                    {"n": count, "rows": rows}, f"{text}\nn = {count} each, guidance {guidance:g}")
+
+
+def read_stage(on: Bench, options: Options, path: Path) -> tuple[Bench, int | None]:
+    """The bench with an earlier model: a folder holds a whole one, a file only its UNet."""
+    whole = path.is_dir()
+    sd = load(path if whole else options.model, device=str(on.sd.device), dtype=on.sd.dtype)
+    return replace(on, sd=sd), None if whole else read_unet(sd.unet, path)
 
 
 def read_unet(unet: UNet, path: Path) -> int | None:

@@ -38,7 +38,7 @@ class Options:
     steps: int = 50
     prompts: int | None = None              # of each kind; None: what the measurement wants
     guidance: float | None = None           # None: the best scale that was measured
-    checkpoints: tuple[Path, ...] = ()      # UNets of earlier stages, in the order of training
+    checkpoints: tuple[Path, ...] = ()      # models or UNets of earlier stages, in this order
 
 
 @dataclass(frozen=True)

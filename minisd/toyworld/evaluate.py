@@ -193,10 +193,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--checkpoints", type=Path, nargs="+", default=[],
-                        help="UNets of earlier stages, in the order of training")
+                        help="earlier stages, in the order of training: folders of whole models "
+                             "or files of UNets alone")
     args = parser.parse_args(argv)
     if args.section == "stages" and not args.checkpoints:
-        parser.error("stages takes --checkpoints FILE ...: UNets saved during training")
+        parser.error("stages takes --checkpoints PATH ...: models or UNets saved during training")
     if (args.prompts is not None and args.prompts < 2) or args.batch < 1:
         parser.error(f"--prompts takes at least 2 and --batch at least 1, got {args.prompts} and "
                      f"{args.batch}")
