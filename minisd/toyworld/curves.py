@@ -19,7 +19,7 @@ SPEED = "images_per_second"     # told as seconds in all instead
 FILE = "losses.json"
 PARTS = ("vae", "decoder", "clip", "clip_words", "clip_foils", "unet_small", "unet",
          "judge")               # in the order of training
-EARLIER = "first "              # before a part's name: an earlier training, which it began from
+EARLIER = ("first ", "second ")      # before a part's name: an earlier training, gone on from
 
 Curves = dict[str, Any]
 

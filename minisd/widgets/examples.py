@@ -25,7 +25,7 @@ class Examples:
 
 TOYWORLD = Examples(
     prompt="a red car below a yellow balloon",
-    negative_prompt="a cloudy sky",
+    negative_prompt="the sea",
     edited_prompt="a red car below a yellow balloon at night",
     edited_negative_prompt="",
     repainted_prompt="a red car below a purple star",
