@@ -27,6 +27,7 @@ import minisd
 from minisd import __main__ as cli
 from minisd import anatomy, catalogue, checkpoint, config, download, images, known
 from minisd.commands import arguments, lab, replay
+from minisd.commands.options import TOYWORLD_GUIDANCE
 from minisd.hub import Place
 from minisd.known import File, Model
 from minisd.trace import Trace
@@ -34,6 +35,7 @@ from minisd.trace import Trace
 ROOT = Path(__file__).parents[1]
 TOYWORLD = ROOT / "weights" / "toyworld"
 FAST = ["a red car", "--steps", "5", "-H", "64", "-W", "64"]
+ASKED = {"guidance_scale": TOYWORLD_GUIDANCE, "steps": 5, "seed": 42, "height": 64, "width": 64}
 SUBCOMMANDS = ("info", "models", "download", "verify", "replay", "lab", "doctor")
 
 
@@ -211,7 +213,7 @@ def test_nothing_that_is_kept_changes_the_picture(place, capsys):
 
 def test_snapshots(place, shipped):
     painted("--snapshots")
-    trace = shipped.trace(FAST[0], steps=5, seed=42, height=64, width=64)
+    trace = shipped.trace(FAST[0], **ASKED)
     strip = pixels("out-snapshots.png")
     assert strip.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)
     for column, snapshot in enumerate(trace.snapshots(0.25)):
@@ -244,7 +246,7 @@ def test_a_picture_of_every_step(place, shipped, count, numbers):
     assert cli.main([*FAST, "--steps-dir", "new/steps", "--num-images", count]) == 0
     names = [f"{i:03d}{number}.png" for i in range(5) for number in numbers]
     assert sorted(os.listdir("new/steps")) == names
-    run = shipped.steps(FAST[0], steps=5, seed=42, height=64, width=64, num_images=int(count))
+    run = shipped.steps(FAST[0], **ASKED, num_images=int(count))
     for step, first in zip(run, names[::len(numbers)], strict=True):
         expected = np.asarray(shipped.decode(step.x0)[0])
         assert (pixels(f"new/steps/{first}") == expected).all()
@@ -258,7 +260,7 @@ def test_the_trace_is_that_of_the_library(place, photo, mask, shipped, task):
              for name, value in options.items()]
     painted("--trace", "new/run.safetensors", "--snapshots", "0.5", *extra)
     mine = Trace.load("new/run.safetensors")
-    theirs = shipped.trace(FAST[0], steps=5, seed=42, height=64, width=64, **options)
+    theirs = shipped.trace(FAST[0], **ASKED, **options)
     assert mine.about == theirs.about and mine.about["task"] == task
     assert len(mine) == len(theirs) and mine.enlarge == theirs.enlarge
     assert torch.equal(mine.latents, theirs.latents) and torch.equal(mine.factors, theirs.factors)
@@ -272,7 +274,7 @@ def test_inpainting(place, photo, mask, shipped):
     record = painted("--init-image", photo, "--mask", mask)
     assert record["strength"] == 1.0 and record["paste"] is False
     assert record["mask_sha256"] == images.pixel_sha256(images.to_rgb(mask))
-    again, = shipped.inpaint(FAST[0], photo, mask, steps=5, seed=42, height=64, width=64)
+    again, = shipped.inpaint(FAST[0], photo, mask, **ASKED)
     assert (pixels("out.png") == np.asarray(again)).all()
 
 
