@@ -52,7 +52,7 @@ def test_the_shipped_curves_are_small_and_whole() -> None:
     path = train.SHIPPED / curves.FILE
     if not path.exists():
         pytest.skip("weights/toyworld has no losses.json: run `train export`")
-    assert path.stat().st_size < 80_000
+    assert path.stat().st_size < 50_000
     for name, part in curves.read(path).items():
         assert name.split(" ")[-1] in curves.PARTS
         assert " " not in name or name.startswith(curves.EARLIER)

@@ -25,7 +25,7 @@ from minisd.toyworld.captions import caption, vocabulary
 from minisd.toyworld.recipe import Part, Recipe
 
 RECIPE = Recipe(
-    seed=3, scenes=10, crop=24, hard_negatives=0.5,
+    seed=3, scenes=10, crop=24, hard_negatives=0.5, early_share=0.25,
     vae=Part(steps=3, batch=6, lr=1e-3, accumulate=2, warmup=2),
     decoder=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     clip=Part(steps=3, batch=6, lr=1e-3, warmup=2, cooldown=1),

@@ -38,7 +38,7 @@ def with_foils(scene: Scene, plain: float, rng: np.random.Generator) -> tuple[li
     """A caption, a second one in other words, and `FOILS` false ones.
 
     plain: how often all of them are put plainly. A model finds out there what word order means,
-        and takes it over to varied English, from which alone it learned nothing in 350 steps.
+        and takes it over to varied English, from which alone it learned little in 350 steps.
     Returns:
         the captions, and whether the first one tells enough for the foils to be false.
     """

@@ -11,14 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from minisd.toyworld.captions import INVERSE
-from minisd.toyworld.scenes import (
-    BACKGROUNDS,
-    COLOURS,
-    HIDDEN,
-    KINDS,
-    Scene,
-    is_held_out,
-)
+from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, HIDDEN, KINDS, Scene, is_held_out
 
 Twin = Callable[[Scene, np.random.Generator], Scene]
 
