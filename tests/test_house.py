@@ -34,8 +34,8 @@ FOLDERS = {
                 "train_vae twins train_clip train_unet train_judge train "
                 "rates records bench results adherence evaluate",
     "widgets": "pictures examples engine explorer playground tokens search maps vae noise "
-               "recorded guidance microscope attention carbon scrubber trajectory "
-               "editor comparison",
+               "cells recorded guidance pixel microscope attention carbon scrubber "
+               "trajectory editor comparison",
     "commands": "terminal arguments options recording paint replay info models download verify lab "
                 "installation assets machine doctor",
     "figures": "style path training pictures networks text latents schedule unet guidance sampling "

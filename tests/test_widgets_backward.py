@@ -164,7 +164,7 @@ def test_the_editor_paints_what_inpaint_paints(editing, sd) -> None:
     text = editing.seen.text
     assert f"{STEPS} of {STEPS} steps" in text
     assert (f"{moved.mean():.0%} of the pixels change by more than 32 levels: "
-            f"{moved[inside].mean():.0%} in the box, which holds {inside.mean():.0%} of them, and "
+            f"{moved[inside].mean():.0%} in the mask, which holds {inside.mean():.0%} of them, and "
             f"outside it {moved[~inside].mean():.0%}") in text
 
 
@@ -177,7 +177,7 @@ def test_the_editor_paints_what_image_to_image_paints(editing, sd) -> None:
     assert text.endswith(f"{moved.mean():.0%} of the pixels change by more than 32 levels")
 
 
-@pytest.mark.parametrize("repaint", ["the whole picture", "the box only"])
+@pytest.mark.parametrize("repaint", ["the whole picture", "a box"])
 def test_at_strength_0_nothing_is_repainted(editing, sd, repaint: str) -> None:
     text = turn(editing, repaint=repaint, strength=0.0)
     assert text.startswith("No step is run")
@@ -205,8 +205,31 @@ def test_a_box_ends_at_the_edges(editing) -> None:
 def test_the_box_hides_where_the_whole_picture_is_repainted(editing) -> None:
     turn(editing, repaint="the whole picture")
     assert all(knob.layout.display == "none" for knob in editing.box.values())
-    turn(editing, repaint="the box only")
+    turn(editing, repaint="a box")
     assert all(knob.layout.display is None for knob in editing.box.values())
+
+
+def test_clicked_cells_are_the_mask(editing, sd) -> None:
+    assert turn(editing, repaint="clicked cells") == "Click the cells that are to be repainted."
+    buttons, side = editing.drawing.buttons, editing.cells
+    assert len(buttons) == side ** 2 and editing.drawing.layout.display is None
+    empty = editing.drawing.picture.value
+    for i in (0, side + 2, 0, 1):                       # the first twice: in and out again
+        buttons[i].click()
+    editing.engine.wait(SOON)
+    white = np.asarray(editing.mask(editing.values)) > 0
+    factor = editing.factor
+    cells = white.reshape(side, factor, side, factor).all((1, 3))
+    assert np.argwhere(cells).tolist() == [[0, 1], [1, 2]]
+    assert white.mean() == 2 / side ** 2 and editing.drawing.picture.value != empty
+    assert f"which holds {white.mean():.0%} of them" in editing.seen.text
+    assert "2 clicked" in editing.picture.value
+    at = editing.values
+    painted, = sd.inpaint(at["prompt"], editing.original, editing.mask(at), seed=at["seed"],
+                          steps=STEPS)
+    shown = editing.seen.picture.crop((328, 22, 648, 342))
+    enlarged = painted.resize((320, 320), Image.Resampling.NEAREST)
+    assert np.abs(np.asarray(shown, int) - np.asarray(enlarged, int)).max() <= 1
 
 
 # The prompt comparison

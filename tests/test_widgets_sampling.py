@@ -26,6 +26,7 @@ from minisd.widgets import (
     microscope,
     sampler_microscope,
 )
+from minisd.widgets.cells import MOST, Cells
 from minisd.widgets.maps import LABEL_HIGH, Panel, largest, sheet, signed_picture
 from minisd.widgets.pictures import VIEW
 from minisd.widgets.recorded import Recorded
@@ -241,6 +242,25 @@ def test_turning_guidance_or_the_place_asks_the_network_nothing(pixel, sd) -> No
 def test_the_knobs_of_the_pixel_end_where_the_latents_do(pixel, sd) -> None:
     assert [pixel.knobs[name].max for name in ("channel", "row", "column", "step")] == [
         4, 5, 5, guidance.STEPS]
+
+
+def test_a_click_on_a_cell_chooses_it(pixel) -> None:
+    buttons, before = pixel.cells.buttons, pixel.cells.picture.value
+    assert len(buttons) == 6 * 6 and not any(button.tabbable for button in buttons)
+    buttons[4 * 6 + 1].click()
+    pixel.engine.wait(SOON)
+    assert (pixel.values["row"], pixel.values["column"]) == (4, 1)
+    assert "row 4, column 1" in pixel.seen.text and pixel.cells.picture.value != before
+    assert buttons[4 * 6 + 1].tooltip == "row 4, column 1"
+
+
+def test_where_cells_are_many_a_button_stands_for_the_one_in_its_middle() -> None:
+    picked = []
+    cells = Cells(64, 256, lambda *place: picked.append(place))
+    assert len(cells.buttons) == MOST ** 2
+    cells.buttons[0].click()
+    cells.buttons[-1].click()
+    assert picked == [(2, 2), (62, 62)]
 
 
 # The sampler microscope

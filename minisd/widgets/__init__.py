@@ -5,9 +5,10 @@ from minisd.widgets.carbon import carbon_calculator, carbon_kg
 from minisd.widgets.comparison import prompt_comparison, word_changes
 from minisd.widgets.editor import editor
 from minisd.widgets.examples import Examples, examples
-from minisd.widgets.guidance import guidance_explorer, guided_pixel
+from minisd.widgets.guidance import guidance_explorer
 from minisd.widgets.microscope import sampler_microscope
 from minisd.widgets.noise import noise_slider
+from minisd.widgets.pixel import guided_pixel
 from minisd.widgets.playground import Playground, playground
 from minisd.widgets.scrubber import step_scrubber
 from minisd.widgets.search import picture_search
