@@ -92,7 +92,7 @@ def error_line(capsys) -> str:
 
 # What it passes on
 
-DEFAULTS = {"prompt": "x", "negative_prompt": "", "guidance_scale": 4.0, "steps": 25,
+DEFAULTS = {"prompt": "x", "negative_prompt": "", "guidance_scale": 3.0, "steps": 25,
             "sampler": "ddim", "eta": 0.0, "seed": 42, "height": None, "width": None,
             "num_images": 1}
 
@@ -192,7 +192,7 @@ def test_the_default_strength(stub, picture):
 def test_the_metadata_of_one_picture(stub, capsys):
     assert cli.main([PROMPT, "-o", "new/out.png", "--negative-prompt", "sand", "-H", "64"]) == 0
     assert images.read_metadata("new/out.png") == {
-        "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 4.0, "steps": 25,
+        "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 3.0, "steps": 25,
         "sampler": "ddim", "eta": 0.0, "dtype": "bfloat16", "model": "toyworld",
         "weights": "toyworld", "fingerprint": "0123456789ab",
         "minisd_version": minisd.__version__, "seed": 42,
@@ -200,7 +200,7 @@ def test_the_metadata_of_one_picture(stub, capsys):
     out, err = capsys.readouterr()
     path, summary = out.splitlines()
     assert Path(path) == Path("new/out.png")
-    assert re.fullmatch(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 4, seed 42, toyworld "
+    assert re.fullmatch(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 3, seed 42, toyworld "
                         r"in bfloat16", summary)
     assert "25/25" in err and "100%" in err
     assert os.listdir("new") == ["out.png"]
