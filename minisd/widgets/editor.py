@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from minisd.pipeline import StableDiffusion
-from minisd.widgets.cells import DrawnMask
+from minisd.widgets.cells import Drawn, DrawnMask
 from minisd.widgets.engine import Frame, heard
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View
@@ -52,6 +52,7 @@ class Editor(Explorer):
                     "wide": whole("Width", cells // 2, 1, cells),
                     "high": whole("Height", cells // 2, 1, cells)}
         self.drawing = DrawnMask(cells, SIDE)
+        self.shown: Drawn | None = None                 # under the drawing's buttons
         knobs = {
             "prompt": ipywidgets.Text(words.repainted_prompt, description="Prompt",
                                       continuous_update=False, style=STYLE, layout=FULL),
@@ -76,8 +77,10 @@ class Editor(Explorer):
     def _show(self, request: tuple[tuple[str, Any], ...], frame: Frame) -> None:
         super()._show(request, frame)
         drawn = dict(request)["cells"]
-        self.drawing.show(self.lit(self.drawing.mask(drawn, self.original.size)),
-                          f"the original, a picture to click: {drawn}")
+        if drawn != self.shown:
+            self.shown = drawn
+            self.drawing.show(self.lit(self.drawing.mask(drawn, self.original.size)),
+                              f"the original, a picture to click: {drawn}")
 
     def lit(self, mask: Image.Image) -> Image.Image:
         """The original, dimmed where the mask leaves it alone."""
