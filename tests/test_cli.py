@@ -21,6 +21,7 @@ import minisd
 from minisd import __main__ as cli
 from minisd import checkpoint, config, images, loading, request, samplers
 from minisd.commands import arguments, options
+from minisd.commands.terminal import CtrlC
 from minisd.diffusion import make_schedule
 
 ROOT = Path(__file__).parents[1]
@@ -538,6 +539,23 @@ def test_a_real_ctrl_c(tmp_path, untrained):
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and b"Traceback" not in rest
     assert rest.rstrip().endswith(b"minisd: interrupted") and os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_counts_also_where_python_drops_it():
+    class Fragile:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with CtrlC() as ctrl_c:
+        ctrl_c.check()
+        fragile = Fragile()
+        del fragile                             # the exception ends in its destructor
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.check()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(not UNET.exists(), reason="weights/toyworld has no UNet yet")

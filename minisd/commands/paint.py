@@ -13,7 +13,7 @@ from tqdm import tqdm
 from minisd import images
 from minisd.commands import arguments, recording
 from minisd.commands.options import GUIDANCE, STEPS, TOYWORLD_GUIDANCE, TOYWORLD_STEPS, parse
-from minisd.commands.terminal import say
+from minisd.commands.terminal import CtrlC, say
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
@@ -96,9 +96,10 @@ def run(argv: list[str], subcommands: str = "") -> int:
 def paint(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs,
           recorder: "recording.Recorder | None" = None) -> list[Image.Image]:
     """The pictures, with a progress bar meanwhile; the recorder sees every step."""
-    progress = Progress()
+    progress, ctrl_c = Progress(), CtrlC()
 
     def on_step(step: "SampleStep") -> None:
+        ctrl_c.check()
         progress(step)
         if recorder is not None:
             recorder(step)
@@ -108,12 +109,14 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs,
              "height": args.height, "width": args.width, "num_images": args.num_images,
              "on_step": on_step}
     try:
-        if inputs.image is None:
-            return sd.text_to_image(args.prompt, **asked)
-        if inputs.mask is None:
-            return sd.image_to_image(args.prompt, inputs.image, strength=args.strength, **asked)
-        return sd.inpaint(args.prompt, inputs.image, inputs.mask, strength=args.strength,
-                          paste=args.paste, **asked)
+        with ctrl_c:
+            if inputs.image is None:
+                return sd.text_to_image(args.prompt, **asked)
+            if inputs.mask is None:
+                return sd.image_to_image(args.prompt, inputs.image, strength=args.strength,
+                                         **asked)
+            return sd.inpaint(args.prompt, inputs.image, inputs.mask, strength=args.strength,
+                              paste=args.paste, **asked)
     finally:
         progress.close()
 

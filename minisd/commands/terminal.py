@@ -5,9 +5,12 @@ Only the standard library is imported here, so that `doctor` can speak where not
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
-from typing import TextIO
+from types import FrameType
+from typing import Any, TextIO
 
 
 def say(text: str) -> None:
@@ -35,3 +38,34 @@ def warn(message: Warning | str, category: type[Warning], filename: str, lineno:
          file: TextIO | None = None, line: str | None = None) -> None:
     """Stands in for warnings.showwarning, which prints file names and source lines too."""
     complain(f"warning: {message}")
+
+
+class CtrlC:
+    """Inside `with`, Ctrl-C interrupts at the next `check` if it did not at once.
+
+    Python drops an exception that is raised in a destructor or a weak reference's callback, and
+    Ctrl-C with it if it comes just then.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._before: Any = None
+
+    def __enter__(self) -> CtrlC:
+        ours = (threading.current_thread() is threading.main_thread()
+                and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        self._before = signal.signal(signal.SIGINT, self._note) if ours else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        signal.default_int_handler(number, frame)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.pressed:
+            raise KeyboardInterrupt
