@@ -21,6 +21,8 @@ from minisd.widgets.recorded import Recorded
 
 MAP, CLICKED = 168, 256         # pixels along one map of the sum, and along the clickable one
 
+Maps = tuple[Tensor, Tensor, Tensor]            # eps_uncond, eps_cond and their guided sum, (h, w)
+
 
 @dataclass(frozen=True)
 class PixelView(View):
@@ -85,21 +87,23 @@ def whole(value: int, high: int, name: str, low: int = 0) -> ipywidgets.IntSlide
 
 def shown(step: SampleStep, at: Values) -> PixelView:
     """One step's sum as maps and in digits."""
-    uncond, cond, _ = predictions(step, at)
-    return PixelView(sum_maps(step, at), sum_in_digits(step, at),
-                     impact=impact_map(cond - uncond, at))
+    maps = predictions(step, at)
+    return PixelView(sum_maps(maps, at), sum_in_digits(step, maps, at),
+                     impact=impact_map(maps, at))
 
 
-def impact_map(impact: Tensor, at: Values) -> Image.Image:
-    """The difference (h, w), large, with the chosen cell framed."""
+def impact_map(maps: Maps, at: Values) -> Image.Image:
+    """The difference, large, with the chosen cell framed."""
+    uncond, cond, _ = maps
+    impact = cond - uncond
     panel = Panel(signed_picture(impact, largest(impact)), "", 0, -LABEL_HIGH, CLICKED,
                   mark=(at["row"], at["column"]))
     return sheet(CLICKED, CLICKED, [panel])
 
 
-def sum_maps(step: SampleStep, at: Values) -> Image.Image:
+def sum_maps(maps: Maps, at: Values) -> Image.Image:
     """eps_uncond, eps_cond, their difference and the guided sum, with the chosen cell framed."""
-    uncond, cond, guided = predictions(step, at)
+    uncond, cond, guided = maps
     limit, change = largest(uncond, cond), cond - uncond
     shown = [("eps_uncond", uncond, limit), ("eps_cond", cond, limit),
              (f"difference, {limit / largest(change):.0f} times", change, largest(change)),
@@ -110,10 +114,9 @@ def sum_maps(step: SampleStep, at: Values) -> Image.Image:
     return sheet(4 * MAP + 3 * GAP, MAP + LABEL_HIGH, panels)
 
 
-def sum_in_digits(step: SampleStep, at: Values) -> str:
+def sum_in_digits(step: SampleStep, maps: Maps, at: Values) -> str:
     """The sum at the chosen cell, and how much the prompt matters over the whole of x_t."""
-    uncond, cond, guided = (float(values[at["row"], at["column"]])
-                            for values in predictions(step, at))
+    uncond, cond, guided = (float(values[at["row"], at["column"]]) for values in maps)
     assert step.eps_uncond is not None and step.eps_cond is not None
     share = float((step.eps_cond - step.eps_uncond).norm() / step.eps_uncond.norm())
     return (f"t = {step.t:.0f}, channel {at['channel']}, row {at['row']}, column {at['column']}\n"
@@ -122,8 +125,9 @@ def sum_in_digits(step: SampleStep, at: Values) -> str:
             f"Over all cells and channels the impact is {share:.1%} as large as eps_uncond.")
 
 
-def predictions(step: SampleStep, at: Values) -> list[Any]:
+def predictions(step: SampleStep, at: Values) -> Maps:
     """eps_uncond, eps_cond and the guided sum, of the chosen channel, (h, w) each."""
     assert step.eps_uncond is not None and step.eps_cond is not None
     guided = guide(step.eps_uncond, step.eps_cond, at["guidance"])
-    return [eps[0, at["channel"]] for eps in (step.eps_uncond, step.eps_cond, guided)]
+    uncond, cond, eps = (eps[0, at["channel"]] for eps in (step.eps_uncond, step.eps_cond, guided))
+    return uncond, cond, eps
