@@ -450,7 +450,8 @@ def test_pixel_sha256_names_pixels_not_files(tmp_path):
     ("\u202egnp.exe", "gnp-exe"), ("word " * 40, "word-word-word-word-word-word-word-word"),
     ("x" * 300, "x" * 40),
 ])
-def test_default_names(prompt, words):
+def test_default_names(prompt, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)             # where no outputs/ holds a picture of that name
     path = images.default_path(prompt, 42)
     assert path == images.Path("outputs") / f"{words}-42.png"
     assert 0 < len(path.name) <= 60
