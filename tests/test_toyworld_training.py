@@ -33,7 +33,7 @@ from minisd.toyworld.scenes import KINDS, Thing
 from minisd.vae import VAE
 
 DRAW_LOSSES = loop.Fit._draw_losses
-STAGES = {"vae": ("vae", "decoder"), "clip": train_clip.STAGES, "unet": ("unet_small", "unet")}
+STAGES = {part: train.STAGES[part] for part in ("vae", "clip", "unet")}
 PARTS = tuple(name for names in STAGES.values() for name in names)
 NEEDED = ("vae.pt", "decoder.pt", "clip_foils.pt")      # by the UNet
 SPLIT_TOLERANCE = 6e-5      # float32 sums in another order, through two stages of a few steps
@@ -396,8 +396,47 @@ def test_what_is_exported_loads_paints_and_can_be_started_from(whole, tmp_path, 
         fit(tmp_path / "again" / part, part, minutes=0, start=start) if part != "unet" else None
 
 
+@pytest.fixture
+def shipped(whole, tmp_path, monkeypatch) -> Path:
+    """Tiny weights in the place of those that ship."""
+    folder, target = tmp_path / "run", tmp_path / "shipped"
+    shutil.copytree(whole, folder)
+    tiny_training.write_shipped(folder)
+    train.export(folder, target)
+    monkeypatch.setattr(train, "SHIPPED", target)
+    monkeypatch.setattr(train, "TOYWORLD", tiny_training.config())
+    monkeypatch.setattr(train, "RECIPE", RECIPE)
+    return target
+
+
+def test_one_part_goes_on_from_the_shipped_ones_and_is_all_that_is_exported(shipped, tmp_path):
+    """Tokenizer, VAE and CLIP come from there, and stay there; so does the scale factor."""
+    before = {path.name: path.read_bytes() for path in shipped.rglob("*.*")}
+    folder = tmp_path / "further"
+    assert train.main(["unet", "--folder", str(folder), "--from-shipped"]) == 0
+    assert {path.stem for path in folder.glob("*.pt") if "latents" not in path.stem} == {"unet"}
+    assert checkpoint.read_config(folder) == tiny_training.config()
+    train.export(folder, shipped)
+    changed = {name for name, content in before.items()
+               if next(shipped.rglob(name)).read_bytes() != content}
+    assert changed == {"unet.safetensors", "losses.json"}
+    assert relative_error(load_file(shipped / "unet.safetensors")["conv_in.weight"].float(),
+                          state(folder, "unet")["average"]["conv_in.weight"]) < 1e-3
+
+
+@pytest.mark.parametrize("part", ["vae", "clip"])
+def test_what_the_unet_rests_on_is_not_exported_without_it(whole, shipped, part, tmp_path):
+    folder = tmp_path / "part"
+    tiny_training.write_shipped(folder)
+    shutil.copy(whole / f"{STAGES[part][0]}.pt", folder)
+    before = {path: path.read_bytes() for path in shipped.rglob("*.*")}
+    with pytest.raises(FileNotFoundError, match="holds no trained unet: run .*train unet"):
+        train.export(folder, shipped)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_part_that_was_never_trained_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"vae\.pt is missing: run .*train vae`"):
+    with pytest.raises(FileNotFoundError, match=r"holds no trained vae: run .*train vae"):
         fit(tmp_path, "unet")
 
 

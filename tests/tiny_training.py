@@ -65,8 +65,9 @@ def fit(folder: Path, part: str, *, share: loop.Share | None = None,
         train_clip.train(config(), RECIPE, folder, tokenizer(), share=share, minutes=minutes,
                          start=start)
     else:
-        train.fit_unet(config(), RECIPE, folder, tokenizer(), share=share, minutes=minutes,
-                       start=start)
+        train.fit_unet(config(), RECIPE, folder, train.trained_vae(config(), folder),
+                       train.trained_clip(config(), folder).text, tokenizer(), share=share,
+                       minutes=minutes, start=start)
 
 
 def write_shipped(folder: Path) -> None:

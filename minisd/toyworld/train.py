@@ -6,6 +6,7 @@ shared by N processes. `export` writes what is trained so far to the weights tha
 """
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minisd import checkpoint
-from minisd.clip import CLIP
+from minisd.clip import CLIP, CLIPTextTransformer
 from minisd.config import TOYWORLD, Config
 from minisd.loading import WEIGHTS
 from minisd.tokenizer import Tokenizer
@@ -37,15 +38,20 @@ from minisd.unet import UNet
 from minisd.vae import VAE
 
 PARTS = ("tokenizer", "vae", "clip", "unet", "judge")
+STAGES = {"vae": ("vae", "decoder"), "clip": train_clip.STAGES, "unet": ("unet_small", "unet"),
+          "judge": ("judge",)}          # the checkpoints of a part, in the order of training
 TOKENIZER_CAPTIONS = 20_000
 SHIPPED = WEIGHTS / "toyworld"
 
 
-def learn_tokenizer(recipe: Recipe, folder: Path, share: loop.Share) -> Tokenizer:
-    """The byte-pair merges of the captions, learned once."""
+def learn_tokenizer(recipe: Recipe, folder: Path, share: loop.Share, *,
+                    from_shipped: bool = False) -> Tokenizer:
+    """The byte-pair merges of the captions, learned once; or those that ship."""
     path = folder / "tokenizer"
     with loop.first_alone(share):
-        if not (path / "words.txt").exists():
+        if from_shipped and not path.exists():
+            shutil.copytree(SHIPPED / "tokenizer", path)
+        elif not (path / "words.txt").exists():
             seed = recipe.seed
             captions = (caption(data.scene(i, seed=seed), np.random.default_rng([seed, i]))
                         for i in range(TOKENIZER_CAPTIONS))
@@ -56,65 +62,85 @@ def learn_tokenizer(recipe: Recipe, folder: Path, share: loop.Share) -> Tokenize
     return tokenizer
 
 
-def average(folder: Path, name: str) -> dict[str, Tensor]:
-    """The averaged weights of a part. Raises FileNotFoundError if it was never trained."""
-    path = folder / f"{name}.pt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `python -m minisd.toyworld.train {name}`")
-    return torch.load(path, map_location="cpu", weights_only=True)["average"]
+def trained(folder: Path, part: str, *, from_shipped: bool = False) -> dict[str, Tensor]:
+    """The averaged weights of a part's last stage that has begun in the folder.
+
+    from_shipped: those that ship, where none has. Otherwise raises FileNotFoundError.
+    """
+    path = last_checkpoint(folder, part)
+    if path is not None:
+        return torch.load(path, map_location="cpu", weights_only=True)["average"]
+    start = shipped(part) if from_shipped else None
+    if start is None:
+        raise FileNotFoundError(f"{folder} holds no trained {part}: run "
+                                f"`python -m minisd.toyworld.train {part} --folder {folder}`")
+    return start
 
 
-def last_stage(folder: Path, *names: str) -> str:
-    """The last of a part's stages that has begun; the first one where none has."""
-    return next((name for name in reversed(names) if (folder / f"{name}.pt").exists()), names[0])
+def last_checkpoint(folder: Path, part: str) -> Path | None:
+    """Of the last of a part's stages that has begun; None where none has."""
+    paths = [folder / f"{stage}.pt" for stage in STAGES[part]]
+    return next((path for path in reversed(paths) if path.exists()), None)
 
 
-def trained_clip(config: Config, folder: Path) -> CLIP:
+def trained_clip(config: Config, folder: Path, *, from_shipped: bool = False) -> CLIP:
     assert config.image_tower is not None
     clip = CLIP(config.text, config.image_tower)
-    clip.load_state_dict(average(folder, last_stage(folder, *train_clip.STAGES)))
+    clip.load_state_dict(trained(folder, "clip", from_shipped=from_shipped))
     return clip.eval()
 
 
-def trained_vae(config: Config, folder: Path) -> VAE:
+def trained_vae(config: Config, folder: Path, *, from_shipped: bool = False) -> VAE:
     vae = VAE(config.vae)
-    vae.load_state_dict(average(folder, last_stage(folder, "vae", "decoder")))
+    vae.load_state_dict(trained(folder, "vae", from_shipped=from_shipped))
     return vae.eval()
 
 
-def fit_unet(config: Config, recipe: Recipe, folder: Path, tokenizer: Tokenizer, *,
-             share: loop.Share, minutes: float | None, start: dict[str, Tensor] | None) -> None:
-    """Encode the scenes, measure the scale factor, train."""
-    vae = trained_vae(config, folder).to(loop.device())
-    posteriors = latents.cached(vae, folder, recipe.scenes, size=config.image_size,
-                                seed=recipe.seed, share=share)
-    scale = latents.measure_scale(posteriors)
-    config = replace(config, vae=replace(config.vae, scale_factor=scale))
+def fit_unet(config: Config, recipe: Recipe, folder: Path, vae: VAE, text: CLIPTextTransformer,
+             tokenizer: Tokenizer, *, share: loop.Share, minutes: float | None,
+             start: dict[str, Tensor] | None) -> None:
+    """Encode the scenes with the trained VAE, measure the scale factor, train.
+
+    start: weights to begin with; they know latents by the scale factor of `config`, which stays.
+    """
+    posteriors = latents.cached(vae.to(loop.device()), folder, recipe.scenes,
+                                size=config.image_size, seed=recipe.seed, share=share)
+    if start is None:
+        scale = latents.measure_scale(posteriors)
+        config = replace(config, vae=replace(config.vae, scale_factor=scale))
     if share.rank == 0:
         checkpoint.write_config(folder, config)
-    train_unet.train(config, recipe, folder, vae, trained_clip(config, folder).text, tokenizer,
-                     posteriors, share=share, minutes=minutes, start=start)
+    train_unet.train(config, recipe, folder, vae, text, tokenizer, posteriors, share=share,
+                     minutes=minutes, start=start)
 
 
 def export(folder: Path, target: Path) -> None:
-    """Write the averaged weights in float16, tokenizer, sizes and thinned curves to `target`."""
-    config = checkpoint.read_config(folder)
-    tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    assert tokenizer.known_words is not None
-    train_tokenizer.save(target / "tokenizer", tokenizer.merges, tokenizer.known_words)
-    clip = trained_clip(config, folder)
-    checkpoint.save(clip.text, target / "text_encoder.safetensors")
-    clip.text = nn.Identity()       # type: ignore[assignment]  # it has a file of its own
-    checkpoint.save(clip, target / "image_tower.safetensors")
-    checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
-    unet = UNet(config.unet)
-    unet.load_state_dict(average(folder, last_stage(folder, "unet_small", "unet")))
-    checkpoint.save(unet, target / "unet.safetensors")
-    if (folder / "judge.pt").exists():
+    """Write the averaged weights in float16, tokenizer, sizes and thinned curves to `target`.
+
+    Parts that were not trained in the folder stay as `target` has them. The UNet rests on the VAE
+    and on CLIP, so theirs are written only beside a UNet that was trained on them. Raises
+    FileNotFoundError where there is none.
+    """
+    if last_checkpoint(folder, "judge") is not None:
         judge = Judge()
-        judge.load_state_dict(average(folder, "judge"))
+        judge.load_state_dict(trained(folder, "judge"))
         save_judge(judge, target / "judge.safetensors")
-    checkpoint.write_config(target, config)
+    if parts := [part for part in ("vae", "clip", "unet") if last_checkpoint(folder, part)]:
+        config = checkpoint.read_config(folder)
+        unet = UNet(config.unet)
+        unet.load_state_dict(trained(folder, "unet"))
+        if "vae" in parts:
+            checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
+        if "clip" in parts:
+            clip = trained_clip(config, folder)
+            checkpoint.save(clip.text, target / "text_encoder.safetensors")
+            clip.text = nn.Identity()       # type: ignore[assignment]  # it has a file of its own
+            checkpoint.save(clip, target / "image_tower.safetensors")
+        checkpoint.save(unet, target / "unet.safetensors")
+        tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+        assert tokenizer.known_words is not None
+        train_tokenizer.save(target / "tokenizer", tokenizer.merges, tokenizer.known_words)
+        checkpoint.write_config(target, config)
     export_curves(folder, target)
 
 
@@ -132,13 +158,15 @@ def main(argv: list[str] | None = None) -> int:
                         help="checkpoints, logs, sample sheets (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="stop each part after so long; resumable")
     parser.add_argument("--from-shipped", action="store_true",
-                        help="begin with the weights in weights/toyworld instead of random ones")
+                        help="begin with the weights in weights/toyworld instead of random ones, "
+                             "and take parts from there that the folder lacks")
     args = parser.parse_args(argv)
     if args.part == "export":
         export(args.folder, SHIPPED)
         return 0
     share = loop.join_processes()
-    tokenizer = learn_tokenizer(RECIPE, args.folder, share)
+    known = {"from_shipped": args.from_shipped}
+    tokenizer = learn_tokenizer(RECIPE, args.folder, share, **known)
     parts = PARTS if args.part == "all" else (args.part,)
     common = {"share": share, "minutes": args.minutes}
     for part in parts:
@@ -148,7 +176,9 @@ def main(argv: list[str] | None = None) -> int:
         elif part == "clip":
             train_clip.train(TOYWORLD, RECIPE, args.folder, tokenizer, start=start, **common)
         elif part == "unet":
-            fit_unet(TOYWORLD, RECIPE, args.folder, tokenizer, start=start, **common)
+            fit_unet(TOYWORLD, RECIPE, args.folder, trained_vae(TOYWORLD, args.folder, **known),
+                     trained_clip(TOYWORLD, args.folder, **known).text, tokenizer, start=start,
+                     **common)
         elif part == "judge":
             train_judge.train(RECIPE, args.folder, **common)
     return 0
