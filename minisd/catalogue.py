@@ -12,6 +12,7 @@ A half-fetched model is none; it is named in a warning, so that nobody wonders.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -199,10 +200,13 @@ class Catalogue(list[KnownModel]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """For notebooks; what stands in `backticks` as code."""
+        def html(cell: str) -> str:
+            return re.sub("`([^`]+)`", r"<code>\1</code>", escape(cell))
+
         return "".join(
             "<table>" + "".join(
-                "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+                "<tr>" + "".join(f"<{tag}>{html(cell)}</{tag}>" for cell in row) + "</tr>"
                 for tag, row in zip(["th"] + ["td"] * len(rows), rows, strict=False))
             + "</table>" for rows in self._tables())
 

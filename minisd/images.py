@@ -36,7 +36,7 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
 WHITE_16 = 65535                # white in 16 bits
 METADATA_KEY = "minisd"         # the PNG text chunk that holds the metadata as JSON
 MAX_WORDS = 40                  # characters of a prompt in a file name
-DRAWN = 8192                    # colours at most in a drawing; pictures have more
+DRAWN = 4096                    # colours at most in a drawing; pictures have more
 OUTPUTS = Path("outputs")       # where pictures go that were given no name
 
 

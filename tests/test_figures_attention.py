@@ -122,17 +122,18 @@ def test_feature_maps_show_the_channels_that_vary_most(tmp_path: Path) -> None:
     assert features.most_varied(values, 2) == [1, 4]
     figure = figures.feature_maps({"one": values, "two": torch.randn(1, 2, 2)}, "Two stages",
                                   channels=2)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["channel 1", "channel 0", "channel 4",
-                                                           ""]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["ch. 1", "ch. 0", "ch. 4", ""]
     shown = figure.axes[0].images[0]
     assert shown.norm.vmin == -shown.norm.vmax
     assert ink(figure, tmp_path / "maps.png") > 0.1
 
 
 def test_along_the_u_names_where_the_picture_is() -> None:
-    figure = figures.along_the_u(["in", "mid", "out"], [0.1, 0.9, 0.0], [0.8, 0.2, 0.99])
-    assert title(figure) == ("Of the picture the most is left at “mid” (correlation 0.90); what "
-                             "comes out at the end is noise (0.99)")
+    figure = figures.along_the_u(["in", "mid", "out"], [0.1, 0.9, 0.0], [0.8, 0.2, 0.99],
+                                 [0.05, 0.3, 0.01])
+    assert title(figure) == ("The picture shows most at “mid” (correlation 0.90); what comes out "
+                             "at the end is noise (0.99)")
+    assert list(figure.axes[0].lines[2].get_ydata()) == [0.05, 0.3, 0.01]
 
 
 def test_skip_bars_name_the_worst_cut() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisd.figures import Stretch, lineage, share_bars, training_curves
+from minisd.figures import COLOURS, Stretch, lineage, share_bars, training_curves
 
 FIRST = Stretch("a", "", 100, 256, "all")
 SECOND = Stretch("b", "a", 50, 512, "the best of it", dropped=0.1)
@@ -35,6 +35,14 @@ def test_each_curve_says_where_it_begins_and_ends() -> None:
     titles = [axes.get_title("left") for axes in figure.axes]
     assert titles == ["vae: 4 to 1", "unet: 1 to 0.5"]
     assert figure.axes[0].get_yscale() == "log"
+
+
+def test_what_was_set_is_drawn_as_it_was() -> None:
+    """A learning rate has no noise; a mean would round off its corners."""
+    rates = [0.0, 1.0, 1.0, 0.0] * 20
+    figure = training_curves({"second unet": (range(80), rates)}, "mine", log=False, noisy=False)
+    assert all(list(line.get_ydata()) == rates for line in figure.axes[0].lines)
+    assert figure.axes[0].lines[-1].get_color() == COLOURS["noise"]
 
 
 @pytest.mark.parametrize("run", [([], []), ([1, 2], [1.0])])

@@ -206,6 +206,7 @@ def test_the_table_is_readable(weights) -> None:
     assert repr(minisd.models()) == text and max(map(len, text.splitlines())) < 100
     html = minisd.models()._repr_html_()
     assert html.count("<table>") == 2 and "<td>859,520,964</td>" in html
+    assert "run <code>python -m minisd download v1-5</code></td>" in html and "`" not in html
     assert str(weights) not in text + html          # notebooks show it
 
 

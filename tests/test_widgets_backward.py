@@ -157,7 +157,8 @@ def editing(sd, picture):
 def test_the_editor_paints_what_inpaint_paints(editing, sd) -> None:
     at = editing.values
     mask = editing.mask(at)
-    expected, = sd.inpaint(at["prompt"], editing.original, mask, seed=at["seed"], steps=STEPS)
+    expected, = sd.inpaint(at["prompt"], editing.original, mask, seed=at["seed"], steps=STEPS,
+                           guidance_scale=examples(sd.config.name).guidance)
     moved = np.asarray(ImageChops.difference(expected, editing.original)).max(2) > 32
     inside = np.asarray(mask) > 0
     assert inside.mean() == at["wide"] * at["high"] / editing.cells ** 2
@@ -171,7 +172,7 @@ def test_the_editor_paints_what_inpaint_paints(editing, sd) -> None:
 def test_the_editor_paints_what_image_to_image_paints(editing, sd) -> None:
     text, at = turn(editing, repaint="the whole picture", strength=0.5), editing.values
     expected, = sd.image_to_image(at["prompt"], editing.original, strength=0.5, seed=at["seed"],
-                                  steps=STEPS)
+                                  steps=STEPS, guidance_scale=editing.guidance)
     moved = np.asarray(ImageChops.difference(expected, editing.original)).max(2) > 32
     assert text.startswith(f"{STEPS // 2} of {STEPS} steps, from t = ")
     assert text.endswith(f"{moved.mean():.0%} of the pixels change by more than 32 levels")
@@ -226,7 +227,7 @@ def test_clicked_cells_are_the_mask(editing, sd) -> None:
     assert "2 clicked" in editing.picture.value
     at = editing.values
     painted, = sd.inpaint(at["prompt"], editing.original, editing.mask(at), seed=at["seed"],
-                          steps=STEPS)
+                          steps=STEPS, guidance_scale=editing.guidance)
     shown = editing.seen.picture.crop((328, 22, 648, 342))
     enlarged = painted.resize((320, 320), Image.Resampling.NEAREST)
     assert np.abs(np.asarray(shown, int) - np.asarray(enlarged, int)).max() <= 1

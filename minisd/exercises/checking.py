@@ -9,6 +9,7 @@ A learner's answer may be anything: nothing yet, a function that raises, one tha
 wrong shape. A check says so in one sentence and never raises.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +19,21 @@ from torch import Tensor
 
 TOLERANCE = 1e-4                # relative, of the largest value; learners compute in float32
 FEW_LATENTS = 1, 4, 3, 5        # a shape in which every size is another
+WIDTH = 96                      # letters in a line; JupyterLab breaks longer ones inside words
 
 Answer = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says; shown by Jupyter as one line."""
+    """What a check says; shown by Jupyter, in lines broken between words."""
 
     right: bool
     message: str
 
     def __repr__(self) -> str:
-        return f"{'Right.' if self.right else 'Not yet.'} {self.message}"
+        said = f"{'Right.' if self.right else 'Not yet.'} {self.message}"
+        return textwrap.fill(said, WIDTH, break_long_words=False, break_on_hyphens=False)
 
     def __bool__(self) -> bool:
         return self.right

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from minisd.figures.style import COLOURS, HOUSE, INK, SIGNED, Figure, blank, entitle, percent
+from minisd.figures.style import COLOURS, HOUSE, INK, PALE, SIGNED, Figure, blank, entitle, percent
 
 FIRST = 250                     # timesteps in the map of waves; more would blur the fast ones
 MAPS = 4                        # channels of a stage that are shown
@@ -72,7 +72,7 @@ def feature_maps(stages: Mapping[str, Tensor], title: str, *, channels: int = MA
         cells[0, column].set_title(f"{name}\n{size}", loc="center", fontsize=10.5)
         for row, channel in enumerate(picked):
             _signed(cells[row, column], values[channel])
-            cells[row, column].set_xlabel(f"channel {channel}", fontsize=8.5, labelpad=1)
+            cells[row, column].set_xlabel(f"ch. {channel}", fontsize=10.5, labelpad=1)
         for row in range(len(picked), channels):
             cells[row, column].axis("off")
     entitle(figure, title)
@@ -97,8 +97,11 @@ def _signed(axes: Axes, values: Tensor) -> None:
 
 @rc_context(HOUSE)
 def along_the_u(stages: Sequence[str], same_picture: Sequence[float],
-                same_noise: Sequence[float]) -> Figure:
-    """What each stage keeps when the noise, or the picture under it, is exchanged: correlations."""
+                same_noise: Sequence[float], neither: Sequence[float]) -> Figure:
+    """What each stage keeps when the noise, or the picture under it, is exchanged: correlations.
+
+    neither: when both are, which is how much alike any two of its maps are.
+    """
     figure = blank(9.5, 3.9)
     axes = figure.subplots()
     places = range(len(stages))
@@ -106,12 +109,13 @@ def along_the_u(stages: Sequence[str], same_picture: Sequence[float],
             (same_picture, "picture", "o", "the same picture, other noise"),
             (same_noise, "noise", "s", "the same noise, another picture")):
         axes.plot(places, values, f"{marker}-", color=COLOURS[kind], label=label)
+    axes.plot(places, neither, "--", color=INK, alpha=PALE, label="neither")
     axes.set_xticks(places, stages)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(ylabel="correlation\nof the feature maps")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=12)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=12)
     top = int(np.argmax(same_picture))
-    entitle(figure, f"Of the picture the most is left at “{stages[top]}” (correlation "
+    entitle(figure, f"The picture shows most at “{stages[top]}” (correlation "
                     f"{same_picture[top]:.2f}); what comes out at the end is noise "
                     f"({same_noise[-1]:.2f})")
     return figure

@@ -20,7 +20,7 @@ SHOWS = {"text_encoder": "text", "unet": "noise", "encoder": "latent", "decoder"
 PALE_PART = "encoder"           # told apart from the decoder, whose colour it has
 STRETCH = 3.0                   # standard deviations at either end of that scale
 STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
-SHARE_SHOWN = 0.06              # a part with less of the parameters has no room for its number
+SHARE_SHOWN = 0.075             # a part with less of the parameters has no room for its number
 
 
 # What passes by

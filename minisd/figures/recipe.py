@@ -13,7 +13,7 @@ from minisd.figures.style import COLOURS, HOUSE, INK, PALE, Figure, blank, entit
 from minisd.figures.training import SHOWS, running_mean
 
 MILLION = 1e6
-LETTERS = 15                    # in a line of words on a bar
+LETTERS = 16                    # in a line of words on a bar
 SMOOTHING = 20                  # a running mean spans one of so many parts of a curve
 COLUMNS = 3                     # of small pictures in a row
 NARROW = 0.09                   # share of the axis below which a bar has no room for words
@@ -104,10 +104,12 @@ def share_bars(groups: Mapping[str, Mapping[str, float]], title: str, *, what: s
 
 @rc_context(HOUSE)
 def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, *,
-                    what: str = "loss (no unit, log scale)", log: bool = True) -> Figure:
+                    what: str = "loss (no unit, log scale)", log: bool = True,
+                    noisy: bool = True) -> Figure:
     """A small picture for each run: what was measured, pale, over the steps, and its running mean.
 
     runs: by the network's name, (steps, values); each panel says where the mean begins and ends.
+    noisy: False for what was set, not measured, such as the learning rate: without a mean.
     Raises ValueError for a run without steps, or with values that are not one for each step.
     """
     columns = min(COLUMNS, len(runs))
@@ -120,8 +122,9 @@ def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
         if not len(steps) or len(steps) != len(values):
             raise ValueError(f"{name}: expected a value for each of some steps, got {len(steps)} "
                              f"steps and {len(values)} values")
-        smooth = running_mean(np.asarray(values, float), max(1, len(values) // SMOOTHING))
-        colour = COLOURS[SHOWS.get(name.split("_")[0], "latent")]
+        window = max(1, len(values) // SMOOTHING) if noisy else 1
+        smooth = running_mean(np.asarray(values, float), window)
+        colour = COLOURS[SHOWS.get(name.split()[-1].split("_")[0], "latent")]
         axes.plot(steps, values, color=colour, alpha=PALE, linewidth=1)
         axes.plot(steps, smooth, color=colour)
         axes.set_title(f"{name}: {smooth[0]:.2g} to {smooth[-1]:.2g}", fontsize=13)

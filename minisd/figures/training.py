@@ -14,12 +14,23 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from minisd.figures.style import COLOURS, HOUSE, INK, PALE, Figure, blank, entitle, percent
+from minisd.figures.style import (
+    COLOURS,
+    HOUSE,
+    INK,
+    PALE,
+    Figure,
+    blank,
+    entitle,
+    percent,
+    wrapped,
+)
 
 # What each network's training is about.
 SHOWS = {"clip": "text", "vae": "latent", "unet": "noise", "judge": "picture"}
 
 SMOOTHING = 50                  # the running mean of a loss spans one of so many parts of the run
+STAGE = 1.6                     # inches for each stage of training
 
 Row = Mapping[str, Any]
 
@@ -89,14 +100,14 @@ def stages(rows: Sequence[Row]) -> Figure:
 
     rows: {"name", "seen": rate, "held_out": rate}.
     """
-    figure = blank(max(7.0, 1.6 * len(rows)), 5)
+    figure = blank(max(7.0, STAGE * len(rows)), 5)
     axes = figure.subplots()
     places = np.arange(len(rows))
     for key, label, style in (("seen", "pairs seen in training", "o-"),
                               ("held_out", "pairs held out", "s--")):
         _rates(axes, places, [row[key] for row in rows], label, style, COLOURS["text"],
                hollow=key == "held_out")
-    axes.set_xticks(places, [str(row["name"]) for row in rows])
+    axes.set_xticks(places, [wrapped(str(row["name"]), STAGE) for row in rows])
     axes.set_xlabel("stage of training")
     _as_adherence(axes)
     entitle(figure, f"Adherence goes from {percent(rows[0]['seen']['share'])} to "
@@ -180,9 +191,11 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
                    yerr=_reach([row["all"] for row in rows]), fmt="o-", capsize=4,
                    color=INK, elinewidth=1.5)
     for row in rows:
+        rising = row["guidance"] < best["guidance"]     # labels stand outside of the curve
         trade.annotate(f"{row['guidance']:g}", (row["frechet"], row["all"]["share"]),
-                       xytext=(7, 7), textcoords="offset points", fontweight="bold",
-                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+                       xytext=(-7, 3) if rising else (7, 7), textcoords="offset points",
+                       ha="right" if rising else "left", fontweight="bold")
+    trade.margins(x=0.1)
     trade.set_xlabel("Fréchet distance to drawn scenes (left is better)")
     for axes in (adherence, trade):
         _as_adherence(axes)

@@ -40,7 +40,7 @@ class Editor(Explorer):
         self.original = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
         self.cells, self.factor = side // factor, factor
         small = sum(p.numel() for p in sd.unet.parameters()) < SMALL
-        self.steps = STEPS if small else FEW_STEPS
+        self.steps, self.guidance = STEPS if small else FEW_STEPS, words.guidance
         cells = self.cells
 
         def whole(name: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
@@ -97,7 +97,7 @@ class Editor(Explorer):
             return
         run, early = heard(lambda: self.sd.steps(
             at["prompt"], image=self.original, mask=mask, strength=at["strength"],
-            seed=at["seed"], steps=self.steps))
+            guidance_scale=self.guidance, seed=at["seed"], steps=self.steps))
         step, late = heard(lambda: next(run, None))             # reads the prompt
         done, last, start = 0, step, 0.0 if step is None else step.t
         while step is not None:
