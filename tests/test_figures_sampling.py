@@ -101,8 +101,8 @@ def test_coefficient_curves_show_what_each_sampler_uses(schedule: Schedule, tmp_
     assert math.isnan(ahead[-1]) and ahead[0] == runs["heun"][0].coefficients.ahead
     figure = figures.coefficient_curves(runs)
     grown = [100 * np.mean([s.coefficients.x_t - 1 for s in steps]) for steps in runs.values()]
-    assert title(figure) == (f"5 of 5 samplers always take predicted noise away; x_t grows by "
-                             f"{min(grown):.0f} to {max(grown):.0f} % a step")
+    assert title(figure) == (f"5 of 5 samplers always take predicted noise away; x_t is enlarged "
+                             f"by {min(grown):.0f} to {max(grown):.0f} % a step")
     drawn(figure, tmp_path / "coefficients.png")
 
 

@@ -72,6 +72,13 @@ def test_frames_arrive_in_order_with_progress_and_status() -> None:
     assert text(bench.engine.status) == "done" and 'role="status"' in bench.engine.status.value
 
 
+def test_work_without_notes_is_said_to_be_done() -> None:
+    engine = Engine(lambda request: (Frame(n, 2, request) for n in (1, 2)),
+                    lambda request, frame: None)
+    engine.submit("a")
+    assert engine.wait(SOON) and text(engine.status) == "Done."
+
+
 def test_of_26_quick_requests_the_latest_wins() -> None:
     bench = Bench(gated=True)
     bench.engine.submit(0)

@@ -37,6 +37,7 @@ def coefficient_curves(runs: Mapping[str, Sequence[SampleStep]]) -> Figure:
         axes.axhline(0, color=INK, linewidth=1, zorder=0)
         axes.set_title(name, fontsize=13)
     cells[0, 0].invert_xaxis()
+    cells[0, 0].set_xticks([1000, 500, 0])
     for axes in cells[-1]:
         axes.set_xlabel("timestep t", fontsize=12)
     for axes in cells[:, 0]:
@@ -72,8 +73,8 @@ def coefficient_finding(runs: Mapping[str, Sequence[SampleStep]]) -> str:
     away = [all(step.coefficients.eps < 0 for step in steps) for steps in runs.values()]
     grown = [100 * float(np.mean([step.coefficients.x_t - 1 for step in steps]))
              for steps in runs.values()]
-    return (f"{sum(away)} of {len(runs)} samplers always take predicted noise away; x_t grows by "
-            f"{min(grown):.0f} to {max(grown):.0f} % a step")
+    return (f"{sum(away)} of {len(runs)} samplers always take predicted noise away; x_t is "
+            f"enlarged by {min(grown):.0f} to {max(grown):.0f} % a step")
 
 
 # Points on their way

@@ -50,7 +50,7 @@ def loss_by_timestep(timesteps: Sequence[float], losses: Sequence[float], title:
     """The mean squared error of the predicted noise at each of several noise levels."""
     figure = blank(8, 4)
     axes = figure.subplots()
-    axes.plot(timesteps, losses, color=COLOURS["noise"], marker="o")
+    axes.plot(timesteps, losses, color=COLOURS["noise"], marker="o", clip_on=False)
     axes.axhline(1, color=INK, linewidth=1, linestyle="--")
     axes.text(max(timesteps), 1, "always answering 0", ha="right", va="bottom", fontsize=11)
     axes.set(xlabel="timestep t", ylabel="squared error (no unit)",
@@ -94,6 +94,7 @@ def point_paths(paths: Tensor, title: str) -> Figure:
 def _points(axes: Axes, cloud: Tensor, colour: str, label: str | None = None) -> None:
     x, y = cloud.detach().float().cpu().unbind(-1)
     axes.scatter(x, y, s=6, color=colour, alpha=0.6, linewidths=0, label=label)
-    axes.set(aspect="equal")
+    axes.set(aspect="equal", xlabel="first number", ylabel="second number")
+    axes.label_outer()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True))

@@ -47,7 +47,7 @@ def carbon_calculator(compared: Mapping[str, float], *, watts: float = 250.0,
     def frames(at: Values) -> Generator[Frame, None, None]:
         kg = carbon_kg(at["watts"], at["hours"], at["kg_per_kwh"], at["pue"])
         picture = ruler({YOURS: kg, **compared})
-        yield Frame(1, 1, View(picture, in_digits(at, kg)), "Done.")
+        yield Frame(1, 1, View(picture, in_digits(at, kg)))
 
     knobs = {
         "watts": ipywidgets.BoundedFloatText(watts, min=0, max=1e9, description="Power, in W",

@@ -35,7 +35,7 @@ class Frame:
     done: int                   # of `total`, for the progress bar
     total: int
     value: Any = None           # what to show now; None: nothing new
-    note: str = ""              # for the status line; "": leave it as it is
+    note: str = ""              # for the status line; "": leave it as it is, in the end "Done."
 
 
 Work = Callable[[Any], Generator[Frame, None, None]]        # request -> frames
@@ -215,6 +215,8 @@ class Engine:
             frames.close()
         with self._lock:
             if frame is not None and generation == self._generation:
+                if not frame.note:
+                    self.say("Done.")
                 self.counts["finished"] += 1
                 self._finished[request] = frame
                 if len(self._finished) > KEPT:

@@ -71,7 +71,7 @@ class Drowning:
         preview = (self.sd.preview(x_t)[0], "x_t, a preview")
         yield Frame(1, 2, View(self._sheet(at["t"], noise, x_t, [preview, *below]), text))
         decoded = (self.sd.decode(x_t)[0], "x_t, decoded")
-        yield Frame(2, 2, View(self._sheet(at["t"], noise, x_t, [decoded, *below]), text), "Done.")
+        yield Frame(2, 2, View(self._sheet(at["t"], noise, x_t, [decoded, *below]), text))
 
     def _sheet(self, t: int, noise: Tensor, x_t: Tensor, below: list[tuple[Image.Image, str]]
                ) -> Image.Image:
