@@ -300,7 +300,7 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
     assert all(row["frechet"] > 0 for row in summary["guidance"]["rows"])
     assert summary["adherence"]["guidance"] == summary["guidance"]["best"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        "adherence.png", "autoencoded.png", "guidance.png", "samples.png"]
+        "adherence.png", "autoencoded.png", "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out
     for words in ("PSNR", "best guidance", "pairs held out", "prompts come out right"):
         assert words in printed

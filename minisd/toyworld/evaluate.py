@@ -38,6 +38,7 @@ from minisd.toyworld.records import Row, update_summary
 
 VAE_SCENES, QUANTILES, SHOWN_SCENES = 500, (0.05, 0.5, 0.95), 8
 SHEET_SEEN, SHEET_HELD_OUT = 48, 16
+HEADER = 6                      # of them, in the README's picture
 SPEED_PROMPT, SPEED_STEPS, SPEED_RUNS = "a red car below a yellow balloon in the sky", 25, 5
 
 
@@ -87,7 +88,7 @@ def _fidelity(rows: Sequence[Row]) -> Row:
 # Pictures to look at
 
 def draw_sheet(on: Bench, options: Options) -> Section | None:
-    """64 prompts with their pictures, the last ones with pairs held out of training."""
+    """64 prompts with their pictures, the last of pairs held out; the first few for the README."""
     guidance = best_guidance(on, options)
     if on.share.rank > 0:
         return None
@@ -106,6 +107,12 @@ def draw_sheet(on: Bench, options: Options) -> Section | None:
              f"else); the last {SHEET_HELD_OUT} hold pairs never trained")
     path = options.figures / "samples.png"
     figures.save(figures.sample_sheet(pictures, captions, title), path)
+    first = shown[:HEADER]
+    figures.save(figures.picture_grid(
+        [pictures[:HEADER], to_pil(bench.drawn([job.scene for job in first], on.side))],
+        ["painted", "drawn"], [job.prompt for job in first],
+        f"{on.sd.config.name}: the first {HEADER} sentences that it never saw", side=2.0),
+        options.figures / "header.png")
     return Section(on.identity({"sampler": "ddim", "steps": options.steps,
                                 "guidance": guidance}),
                    {"n": len(shown), "right": sum(right)}, f"{title}: {path}")
