@@ -155,8 +155,10 @@ class StableDiffusion(nn.Module):
         on_step: called with every SampleStep.
         Raises ValueError or TypeError for input that makes no sense, before any work.
         """
-        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
-                               steps, sampler, eta, seed, height, width, num_images, latents)
+        request = make_request(
+            self.config, self.schedule, prompt, negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale, steps=steps, sampler=sampler, eta=eta, seed=seed,
+            height=height, width=width, num_images=num_images, latents=latents)
         return self.decode(self._last_latents(request, on_step))
 
     def image_to_image(self, prompt: str, image: Any, *, strength: float = 0.75,
@@ -172,9 +174,10 @@ class StableDiffusion(nn.Module):
         """
         if image is None:
             raise TypeError("image_to_image takes a picture, got None: see text_to_image")
-        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
-                               steps, sampler, eta, seed, height, width, num_images, None,
-                               image, None, strength)
+        request = make_request(
+            self.config, self.schedule, prompt, negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale, steps=steps, sampler=sampler, eta=eta, seed=seed,
+            height=height, width=width, num_images=num_images, image=image, strength=strength)
         return self.decode(self._last_latents(request, on_step))
 
     def inpaint(self, prompt: str, image: Any, mask: Any, *, strength: float = 1.0,
@@ -192,9 +195,11 @@ class StableDiffusion(nn.Module):
         """
         if image is None or mask is None:
             raise TypeError("inpaint takes a picture and a mask, got None: see image_to_image")
-        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
-                               steps, sampler, eta, seed, height, width, num_images, None,
-                               image, mask, strength)
+        request = make_request(
+            self.config, self.schedule, prompt, negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale, steps=steps, sampler=sampler, eta=eta, seed=seed,
+            height=height, width=width, num_images=num_images, image=image,
+            mask=mask, strength=strength)
         painted = self.decode(self._last_latents(request, on_step))
         return [request.paste(picture) for picture in painted] if paste else painted
 
@@ -211,9 +216,11 @@ class StableDiffusion(nn.Module):
         strength: None is 0.75 with an image and 1 with a mask.
         The arguments are checked at once, not at the first step.
         """
-        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
-                               steps, sampler, eta, seed, height, width, num_images, latents,
-                               image, mask, strength, both_predictions)
+        request = make_request(
+            self.config, self.schedule, prompt, negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale, steps=steps, sampler=sampler, eta=eta, seed=seed,
+            height=height, width=width, num_images=num_images, latents=latents,
+            image=image, mask=mask, strength=strength, both_predictions=both_predictions)
         self._check_parts(request, decoder=False)
         return _seen(self._run(request))
 
@@ -233,9 +240,11 @@ class StableDiffusion(nn.Module):
         """
         if pictures not in ("snapshots", "all", "none"):
             raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
-        request = make_request(self.config, self.schedule, prompt, negative_prompt, guidance_scale,
-                               steps, sampler, eta, seed, height, width, num_images, latents,
-                               image, mask, strength, both_predictions)
+        request = make_request(
+            self.config, self.schedule, prompt, negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale, steps=steps, sampler=sampler, eta=eta, seed=seed,
+            height=height, width=width, num_images=num_images, latents=latents,
+            image=image, mask=mask, strength=strength, both_predictions=both_predictions)
         self._check_parts(request, decoder=pictures != "none")
         recorder: AbstractContextManager[list[AttentionMap]] = (
             record_attention(self.unet, rows=num_images, mean_of_heads=True) if attention

@@ -77,7 +77,7 @@ class Request:
         return Image.composite(painted, original, Image.fromarray(self.mask[0, 0].numpy()))
 
 
-def make_request(config: Config, schedule: Schedule, prompt: str, negative_prompt: str,
+def make_request(config: Config, schedule: Schedule, prompt: str, *, negative_prompt: str,
                  guidance_scale: float, steps: int, sampler: str, eta: float, seed: int | None,
                  height: int | None, width: int | None, num_images: int,
                  latents: Tensor | None = None, image: Any = None, mask: Any = None,
