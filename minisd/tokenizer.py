@@ -116,7 +116,7 @@ def readable(token: str, *, below: int = sys.maxunicode + 1) -> str:
     text = letters.decode("utf-8", errors="replace")
     whole = "\ufffd" not in text and text.isprintable() and text.strip()
     if not whole or max(map(ord, text)) >= below:
-        text = letters.hex(" ")
+        text = f"0x{letters.hex()}"
     return text if token.endswith(END_OF_WORD) else f"{text}…"
 
 

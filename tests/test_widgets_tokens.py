@@ -95,14 +95,14 @@ def test_words_are_where_merges_end() -> None:
 
 @pytest.mark.parametrize(("token", "text"), [
     ("red</w>", "red"), ("bal", "bal…"), ("<|startoftext|>", "start"), ("<|endoftext|>", "end"),
-    ("ðŁĺĢ</w>", "😀"), ("ðŁ", "f0 9f…"), ("Ġ</w>", "20"), ("Ã©", "é…"), ("Ã", "c3…")])
+    ("ðŁĺĢ</w>", "😀"), ("ðŁ", "0xf09f…"), ("Ġ</w>", "0x20"), ("Ã©", "é…"), ("Ã", "0xc3…")])
 def test_tokens_for_people(token, text) -> None:
     assert readable(token) == text
 
 
 def test_what_a_font_lacks_is_bytes() -> None:
     assert readable("ðŁĺĢ</w>", below=128) == "f0 9f 98 80"
-    assert readable("Ã©</w>", below=128) == "c3 a9" and readable("Ã©</w>", below=0x100) == "é"
+    assert readable("Ã©</w>", below=128) == "0xc3a9" and readable("Ã©</w>", below=0x100) == "é"
 
 
 def test_the_bytes_of_a_token_are_those_of_the_prompt() -> None:

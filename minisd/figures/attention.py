@@ -100,13 +100,13 @@ def heat_grid(rows: Mapping[str, Sequence[Tensor]], columns: Sequence[str], titl
         raise ValueError(f"every row needs {len(columns)} maps, one for a column, got "
                          f"{[len(maps) for maps in rows.values()]}")
     longest = max(map(len, rows))
-    figure = blank(side * len(columns) + 0.1 * longest + 0.3, side * len(rows) + 0.9)
+    figure = blank(side * len(columns) + 0.11 * longest + 0.3, side * len(rows) + 0.9)
     cells = figure.subplots(len(rows), len(columns), squeeze=False)
     for line, (name, maps) in zip(cells, rows.items(), strict=True):
         for axes, heat in zip(line, maps, strict=True):
             _bare(axes)
             axes.imshow(heat.float().cpu().numpy(), cmap=HEAT, vmin=0, interpolation="nearest")
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12)
     for axes, name in zip(cells[0], columns, strict=True):
         axes.set_title(name, loc="center", fontsize=11.5, fontweight="normal")
     entitle(figure, title)
@@ -168,6 +168,8 @@ def word_effects(words: Sequence[str], shares: Sequence[float], effects: Sequenc
     left.set(xlabel="share of the attention, %")
     right.barh(range(len(words)), effects, color=COLOURS["noise"])
     right.axvline(1, color=INK, linewidth=1, linestyle=":")
+    for axes in (left, right):
+        axes.set_axisbelow(True)
     right.set(xlabel="change of eps without it\n(1: all that the prompt changes)")
     read, felt = int(np.argmax(shares)), int(np.argmax(effects))
     then = " and" if read == felt else f"; “{words[felt]}”"

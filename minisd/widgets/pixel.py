@@ -31,20 +31,24 @@ class PixelView(View):
     impact: Image.Image = field(kw_only=True)
 
 
-def guided_pixel(sd: StableDiffusion) -> "GuidedPixel":
+def guided_pixel(sd: StableDiffusion, *, channel: int = 0, row: int | None = None,
+                 column: int | None = None) -> "GuidedPixel":
     """The guided sum at one cell of the latents, chosen by a click on a map or by sliders.
 
     The x_t are those of one run at the usual guidance, computed as far as they are looked at.
+    channel, row, column: the cell to begin with; in the middle where they are None.
     """
-    return GuidedPixel(sd)
+    return GuidedPixel(sd, channel, row, column)
 
 
 class GuidedPixel(Explorer):
     """The widget; `cells` is the map to click."""
 
-    def __init__(self, sd: StableDiffusion) -> None:
+    def __init__(self, sd: StableDiffusion, channel: int, row: int | None, column: int | None
+                 ) -> None:
         words = examples(sd.config.name)
         side = sd.config.image_size // sd.config.vae.downscale
+        row, column = (side // 2 if place is None else place for place in (row, column))
         self.run = Recorded(lambda: sd.steps(words.prompt, seed=words.seed,
                                              guidance_scale=USUAL, steps=STEPS))
         self.cells = Cells(side, CLICKED, self._pick)
@@ -53,9 +57,9 @@ class GuidedPixel(Explorer):
                 USUAL, min=LEAST, max=MOST, step=0.5, description="Guidance scale",
                 readout_format=".1f", style=STYLE, layout=FULL),
             "step": whole(STEPS // 3, STEPS, "Step of the run", low=1),
-            "channel": whole(0, sd.config.unet.latent_channels - 1, "Channel"),
-            "row": whole(side // 2, side - 1, "Row"),
-            "column": whole(side // 2, side - 1, "Column")}
+            "channel": whole(channel, sd.config.unet.latent_channels - 1, "Channel"),
+            "row": whole(row, side - 1, "Row"),
+            "column": whole(column, side - 1, "Column")}
         super().__init__("guided pixel", knobs, self._frames, width=4 * MAP + 3 * GAP,
                          about="four maps of predicted noise: unconditional, conditional, their "
                                "difference, and the guided sum")

@@ -92,7 +92,10 @@ def view(runs: Mapping[str, Trace], on: Map, at: Values) -> View:
 
 def draw_map(ways: Mapping[str, Tensor], shown: Mapping[str, Image.Image], done: int, chosen: str
              ) -> Image.Image:
-    """Ways (steps + 1, 2) on one scale, bold as far as they are done; each run's picture there."""
+    """Ways (steps + 1, 2) on one scale, bold as far as they are done; each run's picture there.
+
+    The runs' names stand in the corner, in their colours.
+    """
     everything = torch.cat(list(ways.values()))
     low, high = everything.min(0).values, everything.max(0).values
     scale = (MAP - 2 * MARGIN) / max(float((high - low).max()), 1e-9)
@@ -121,4 +124,6 @@ def draw_map(ways: Mapping[str, Tensor], shown: Mapping[str, Image.Image], done:
                        y + THUMB // 2 + 1), outline=inks[run], width=4 if run == chosen else 2)
     pen.rectangle((0, 0, MAP - 1, MAP - 1), outline=COLOURS["noise"])
     pen.text((6, MAP - LABEL_HIGH), "dots: where the runs begin", COLOURS["ink"], font)
+    for i, run in enumerate(ways):
+        pen.text((6, LABEL_HIGH * i), run, inks[run], font)
     return paper
