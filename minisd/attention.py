@@ -35,7 +35,7 @@ class AttentionTap(nn.Module):
         self.listeners: list[Listener] = []
 
     def forward(self, weights: Tensor) -> Tensor:
-        for listener in self.listeners:
+        for listener in tuple(self.listeners):      # another thread may take one off meanwhile
             replaced = listener(weights)
             weights = weights if replaced is None else replaced
         return weights

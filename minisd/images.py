@@ -226,7 +226,6 @@ def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] |
              ) -> None:
     """Write a PNG file whole or not at all, with its metadata inside.
 
-    The bytes go to a temporary file beside `path` that takes its name once they are on the disk.
     metadata: becomes a JSON text chunk, see `read_metadata`, and a `parameters` line for people.
     Raises ValueError where the name does not end in .png, TypeError for metadata JSON cannot hold,
     OSError where the disk refuses.
@@ -240,12 +239,23 @@ def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] |
         text.add_text("parameters", _readable(metadata))
     encoded = io.BytesIO()
     image.save(encoded, "PNG", pnginfo=text)
+    with written_whole(path) as part:
+        part.write_bytes(encoded.getbuffer())
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name once its bytes are on the disk.
+
+    Raises IsADirectoryError where `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".minisd-{secrets.token_hex(8)}.part"
     try:
-        with part.open("xb") as file:
-            file.write(encoded.getbuffer())
-            file.flush()
+        yield part
+        with part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:           # Ctrl-C too leaves nothing behind

@@ -124,11 +124,16 @@ class StableDiffusion(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents (b, c, h, w) -> b pictures of 8h x 8w."""
+        if not latents.isfinite().all():
+            raise ValueError("the latents contain NaN or infinity: look for the first step that "
+                             "gave them")
         z = latents.to(self.device, torch.float32) / self.config.vae.scale_factor
         pixels = self.vae.decode(z.to(self.dtype)).float()
         if not pixels.isfinite().all():
-            raise FloatingPointError("the decoded picture is not finite: the VAE overflows in "
-                                     "float16, load with dtype='float32' or 'bfloat16'")
+            advice = ("load with dtype='float32' or 'bfloat16'" if self.dtype == torch.float16 else
+                      "the latents are far too large")
+            raise FloatingPointError(f"the decoded picture is not finite, the VAE overflows in "
+                                     f"{str(self.dtype).removeprefix('torch.')}: {advice}")
         return images.to_pil(pixels)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:

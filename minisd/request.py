@@ -1,6 +1,7 @@
 """What a user asks of a run, checked before any work: one record instead of sixteen arguments."""
 
 import math
+import numbers
 import secrets
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
@@ -17,8 +18,8 @@ from minisd.samplers import as_whole, make_rule
 from minisd.tokenizer import warn
 
 MAX_SEED = 2 ** 63 - 1
-FEWEST_LEADING_STEPS = 5        # with fewer, samplers with leading spacing start far from noise
-NEAR_NOISE = 0.9                # of the schedule's length; from there on x_t is nearly all noise
+NEAR_NOISE = 0.8                # of the schedule's length; from there on x_t is nearly all noise
+FEWEST_LEADING_STEPS = 5        # that samplers with leading spacing need to start from there
 LARGEST_REFERENCE = 2           # reference pictures keep their size up to twice the model's
 STRENGTH = 0.75                 # of image-to-image, where none is given; with a mask it is 1
 
@@ -95,6 +96,9 @@ def make_request(config: Config, schedule: Schedule, prompt: str, *, negative_pr
                        MAX_SEED - num_images)
     check_number("guidance_scale", guidance_scale)
     check_number("eta", eta, 0, 1)
+    if strength is not None and image is None:
+        raise ValueError("strength says how much of a picture to repaint: give the picture as "
+                         "image, or leave strength out")
     if strength is None:
         strength = STRENGTH if mask is None else 1.0
     check_number("strength", strength, 0, 1)
@@ -113,10 +117,12 @@ def make_request(config: Config, schedule: Schedule, prompt: str, *, negative_pr
                       sampler, float(eta), seed, height, width, num_images, latents, pixels,
                       repaint, float(strength), both_predictions)
     first = rule.timesteps[0]
-    if (request.from_noise and len(rule.timesteps) < FEWEST_LEADING_STEPS
-            and first < NEAR_NOISE * len(schedule)):
+    if request.from_noise and first < NEAR_NOISE * len(schedule):
+        advice = f"at least {FEWEST_LEADING_STEPS}"
+        if request.steps >= FEWEST_LEADING_STEPS:       # the most that have the same spacing
+            advice = str(min(len(schedule) // (len(schedule) // request.steps), len(schedule) - 1))
         warn(f"{steps} steps of {sampler} begin at t = {first}, where the picture should no longer "
-             f"be pure noise: take at least {FEWEST_LEADING_STEPS} steps")
+             f"be pure noise: take {advice} steps")
     return request
 
 
@@ -193,8 +199,8 @@ def check_latents(latents: object, expected: tuple[int, ...]) -> None:
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not math.isfinite(value) or not low <= float(value) <= high:
         limits = "finite" if math.isinf(low) else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be {limits}, got {value}")

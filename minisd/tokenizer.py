@@ -12,8 +12,10 @@ import json
 import os
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,13 +41,33 @@ CARRIERS = ("open_clip", "clip")
 CARRIED = "bpe_simple_vocab_16e6.txt.gz"
 CARRIED_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 
+LISTENING = threading.local()   # .messages: the list of a thread that is inside `warnings_heard`
+
 
 def warn(message: str) -> None:
     """A warning at the user's own line, however deep inside this package its cause was found."""
+    messages = getattr(LISTENING, "messages", None)
+    if messages is not None:
+        messages.append(message)
+        return
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+@contextmanager
+def warnings_heard() -> Iterator[list[str]]:
+    """Collects what this package warns of on this thread, for a place of its own to show it.
+
+    Python's warning filters stay untouched: all threads share them.
+    """
+    before = getattr(LISTENING, "messages", None)
+    LISTENING.messages = []
+    try:
+        yield LISTENING.messages
+    finally:
+        LISTENING.messages = before
 
 
 def _shortened(text: str) -> str:
@@ -245,5 +267,5 @@ class Tokenizer:
         """The prompt's words that the model was never trained on; [] where that is not known."""
         if self.known_words is None:
             return []
-        words = re.findall(r"(?<!['\u2019])\b[^\W\d_]+", prompt.lower())
+        words = re.findall(r"(?<!\w['\u2019])\b[^\W\d_]+", prompt.lower())
         return [word for word in dict.fromkeys(words) if word not in self.known_words]

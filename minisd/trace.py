@@ -12,7 +12,6 @@ JSON with all plain numbers and a checksum.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -180,15 +179,8 @@ class Trace:
                        "coefficients": asdict(s.coefficients)} for s in self.steps],
             "attention": [[entry.layer, entry.kind, entry.call] for entry in self.attention]})
         metadata = {FORMAT_KEY: str(FORMAT), "data": text, "sha256": _digest(text, tensors)}
-        part = path.with_name(f"{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with images.written_whole(path) as part:
             save_file(tensors, part, metadata)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":

@@ -389,7 +389,7 @@ def test_a_replay_looks_for_the_recorded_weights(place, shipped, capsys, monkeyp
     Path("mine.safetensors").touch()
     assert cli.main(["replay", "out.png"]) == 0
     monkeypatch.setattr(replay, "WEIGHTS", place / "elsewhere")
-    monkeypatch.setenv("MINISD_MODEL", "/models/mine.safetensors")
+    monkeypatch.setenv("MINISD_MODEL", "/models/mine.safetensors/")     # as a tab key ends it
     assert cli.main(["replay", "out.png"]) == 0
     assert asked[1:] == ["v1-4", ".", "mine.safetensors", "auto"]
     for name in ("../out.png", "", None, ["toyworld"]):

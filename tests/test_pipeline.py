@@ -200,9 +200,12 @@ def test_encoding_and_decoding_are_the_scaled_networks(sd, picture):
     assert relative_error(context[:1], sd.encode_prompt(PROMPT)) < BATCH_TOLERANCE
 
 
-def test_decoding_what_is_not_finite_is_refused(sd):
-    with pytest.raises(FloatingPointError, match="load with dtype='float32'"):
+def test_decoding_what_is_not_finite_is_refused(sd, monkeypatch):
+    with pytest.raises(ValueError, match="the latents contain NaN or infinity"):
         sd.decode(torch.full((1, *LATENTS), math.nan))
+    monkeypatch.setattr(sd.vae, "decode", lambda z: z / 0)
+    with pytest.raises(FloatingPointError, match="in float32: the latents are far too large"):
+        sd.decode(torch.ones(1, *LATENTS))
 
 
 def test_latents_that_stop_being_finite_name_the_step(sd, monkeypatch):
@@ -353,7 +356,9 @@ def test_a_mask_needs_a_picture(sd, mask):
         sd.image_to_image(PROMPT, None)
 
 
-def test_whole_numbers_may_be_those_of_numpy(sd):
+def test_numbers_may_be_those_of_numpy(sd):
+    for scale in (np.int64(3), np.float32(3), 3):
+        assert next(sd.steps(PROMPT, seed=1, steps=6, guidance_scale=scale, eta=np.float32(0)))
     asked = {"steps": 6, "seed": 3, "num_images": 1, "height": 16, "width": 24}
     plain, = sd.text_to_image(PROMPT, **asked)
     counted, = sd.text_to_image(PROMPT, **{k: np.int64(v) for k, v in asked.items()})
@@ -441,6 +446,23 @@ def test_few_steps_warn_where_they_were_asked_for(sd, picture):
         warnings.simplefilter("error")
         sd.text_to_image(PROMPT, steps=5, seed=0)
         sd.image_to_image(PROMPT, picture, steps=3, seed=0)     # starts from a picture anyway
+
+
+@pytest.mark.parametrize(("steps", "first", "better"), [(334, 667, 500), (400, 799, 500),
+                                                        (501, 501, 999), (600, 600, 999)])
+def test_many_steps_of_uneven_spacing_warn_and_name_a_better_number(sd, steps, first, better):
+    with pytest.warns(UserWarning, match=rf"begin at t = {first}, .*: take {better} steps$"):
+        sd.steps(PROMPT, steps=steps, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sd.steps(PROMPT, steps=better, seed=0)
+        sd.steps(PROMPT, steps=steps, seed=0, sampler="euler")
+
+
+def test_strength_without_a_picture_is_refused(sd):
+    for run in (sd.steps, sd.trace):
+        with pytest.raises(ValueError, match="strength says how much of a picture to repaint"):
+            run(PROMPT, strength=0.2)
 
 
 @pytest.mark.parametrize("method", ["text_to_image", "steps", "encode_prompt"])

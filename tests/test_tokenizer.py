@@ -168,6 +168,7 @@ def test_unseen_words_are_named_once_in_order(tokenizer):
         "zebra", "aardvark", "hat"]
     assert tokenizer.unseen_words("A red CAR, below: 2 yellow balloon!") == []
     assert tokenizer.unseen_words("赤い car") == ["赤い"]
+    assert tokenizer.unseen_words("a 'zebra' on \u2018sand\u2019") == ["zebra"]
     assert Tokenizer(tokenizer.vocab, tiny_training.merges()).unseen_words("a zebra") == []
 
 

@@ -427,7 +427,7 @@ def test_one_part_goes_on_from_the_shipped_ones_and_is_all_that_is_exported(ship
 @pytest.mark.parametrize("part", ["vae", "clip"])
 def test_what_the_unet_rests_on_is_not_exported_without_it(whole, shipped, part, tmp_path):
     folder = tmp_path / "part"
-    tiny_training.write_shipped(folder)
+    folder.mkdir()
     shutil.copy(whole / f"{STAGES[part][0]}.pt", folder)
     before = {path: path.read_bytes() for path in shipped.rglob("*.*")}
     with pytest.raises(FileNotFoundError, match="holds no trained unet: run .*train unet"):

@@ -271,6 +271,15 @@ def test_a_failed_save_leaves_the_old_file(file, monkeypatch) -> None:
     assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["run"]
 
 
+def test_saving_takes_no_name_but_its_own(file) -> None:
+    beside = file.with_name("run.part")
+    beside.write_bytes(b"somebody's")
+    Trace.record(run(2)).save(file)
+    assert beside.read_bytes() == b"somebody's" and len(Trace.load(file)) == 2
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
+        Trace.record(run(2)).save(file.parent)
+
+
 def test_replaying_needs_no_model(file) -> None:
     """In a process of its own, which never imports a network."""
     import subprocess

@@ -19,6 +19,7 @@ from PIL import Image
 from minisd import StableDiffusion, Tokenizer
 from minisd.config import Config
 from minisd.loading import WEIGHTS
+from minisd.tokenizer import warn
 from minisd.widgets import examples, playground
 from minisd.widgets.engine import KEPT, WORKER, Engine, Frame, heard
 from minisd.widgets.pictures import VIEW, card, mimebundle, picture_html
@@ -280,7 +281,7 @@ time.sleep(0.2)
 
 def test_heard_takes_the_warnings_of_its_own_thread_every_time() -> None:
     def speak(word: str) -> str:
-        warnings.warn(f"the word {word}", stacklevel=2)
+        warn(f"the word {word}")
         return word
 
     def beside() -> str:
@@ -293,6 +294,24 @@ def test_heard_takes_the_warnings_of_its_own_thread_every_time() -> None:
     for _ in range(2):
         with pytest.warns(UserWarning, match="elsewhere"):
             assert heard(beside) == ("here", ["the word here"])
+    with pytest.warns(UserWarning, match="afterwards"):
+        speak("afterwards")
+    assert warnings.filters == filters
+
+
+def test_heard_leaves_the_filters_that_another_thread_is_about_to_put_back() -> None:
+    inside, outside = threading.Event(), threading.Event()
+
+    def on_the_worker() -> None:
+        heard(lambda: (inside.set(), outside.wait(SOON)))
+
+    filters, worker = list(warnings.filters), threading.Thread(target=on_the_worker)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        worker.start()
+        assert inside.wait(SOON)
+    outside.set()
+    worker.join()
     assert warnings.filters == filters
 
 

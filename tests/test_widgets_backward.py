@@ -154,6 +154,16 @@ def editing(sd, picture):
         yield widget
 
 
+def test_the_editor_reads_its_picture_as_everything_else_does(sd) -> None:
+    """A wide one is cropped, not squeezed, and what is transparent becomes white."""
+    wide = Image.new("RGBA", (400, 200), (255, 0, 0, 0))
+    wide.paste((0, 0, 255, 255), (80, 0, 320, 200))
+    with ready(editor(sd, wide)) as widget:
+        assert {colour for _, colour in widget.original.getcolors()} == {(0, 0, 255)}
+    with ready(editor(sd, Image.new("RGBA", (64, 64), (255, 0, 0, 0)))) as widget:
+        assert {colour for _, colour in widget.original.getcolors()} == {(255, 255, 255)}
+
+
 def test_the_editor_paints_what_inpaint_paints(editing, sd) -> None:
     at = editing.values
     mask = editing.mask(at)

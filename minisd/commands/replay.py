@@ -98,7 +98,7 @@ def recorded_model(record: dict[str, Any], png: str) -> str:
     name = record.get("weights", record["model"])
     if name in MODELS:
         return name
-    if "weights" not in record or name == os.path.basename(os.environ.get("MINISD_MODEL", "")):
+    if "weights" not in record or name == Path(os.environ.get("MINISD_MODEL", "")).name:
         return "auto"
     if isinstance(name, str) and name == Path(name).name and name and (WEIGHTS / name).exists():
         return name

@@ -121,14 +121,16 @@ def export(folder: Path, target: Path) -> None:
     and on CLIP, so theirs are written only beside a UNet that was trained on them. Raises
     FileNotFoundError where there is none.
     """
+    parts = [part for part in ("vae", "clip", "unet") if last_checkpoint(folder, part)]
+    weights = trained(folder, "unet") if parts else {}
     if last_checkpoint(folder, "judge") is not None:
         judge = Judge()
         judge.load_state_dict(trained(folder, "judge"))
         save_judge(judge, target / "judge.safetensors")
-    if parts := [part for part in ("vae", "clip", "unet") if last_checkpoint(folder, part)]:
+    if parts:
         config = checkpoint.read_config(folder)
         unet = UNet(config.unet)
-        unet.load_state_dict(trained(folder, "unet"))
+        unet.load_state_dict(weights)
         if "vae" in parts:
             checkpoint.save(trained_vae(config, folder), target / "vae.safetensors")
         if "clip" in parts:

@@ -51,7 +51,7 @@ def attention_explorer(sd: StableDiffusion, prompt: str = "", *, seed: int | Non
     """
     example, small = examples(sd.config.name), sum(p.numel() for p in sd.unet.parameters()) < SMALL
     reader = Reader(sd, prompt or example.story_prompt, example.seed if seed is None else seed,
-                    steps or (STEPS if small else FEW_STEPS), small=small)
+                    (STEPS if small else FEW_STEPS) if steps is None else steps, small=small)
     word = example.story_word if example.story_word in reader.words else list(reader.words)[1]
     knobs = {
         "word": ipywidgets.ToggleButtons(
@@ -103,6 +103,7 @@ class Run:
     seen: list[SampleStep] = field(default_factory=list)
     maps: list[dict[str, Tensor]] = field(default_factory=list)     # layer -> (heads, n, words)
     pictures: dict[int, Image.Image] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)      # warnings that it gave, each once
 
 
 class Reader:
@@ -122,6 +123,7 @@ class Reader:
     def frames(self, at: Values) -> Generator[Frame, None, None]:
         """The run goes on until the step is reached, with a preview of each, and is then shown."""
         run, notes = heard(lambda: self._run(at["word"], at["strength"]))
+        run.notes += notes
         index, total = at["step"] - 1, at["step"] + 1
         while len(run.seen) <= index:
             try:
@@ -129,14 +131,14 @@ class Reader:
             except BaseException:
                 self.runs.clear()           # a generator that has raised does not go on
                 raise
-            notes += more
+            run.notes = list(dict.fromkeys(run.notes + more))
             done = len(run.seen)
             yield Frame(done, total, self._view(run, done - 1, at, quick=True),
-                        " ".join(notes) or f"Step {done} of {self.steps} ...")
+                        " ".join(run.notes) or f"Step {done} of {self.steps} ...")
         if index not in run.pictures:
             yield Frame(index + 1, total, self._view(run, index, at, quick=True))
         yield Frame(total, total, self._view(run, index, at, quick=False),
-                    " ".join(notes) or f"Step {index + 1} of {self.steps}.")
+                    " ".join(run.notes) or f"Step {index + 1} of {self.steps}.")
 
     def _run(self, word: str, strength: float) -> Run:
         """The kept run, or a new one; with a word read as it is, all words share one."""

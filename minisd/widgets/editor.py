@@ -7,6 +7,7 @@ import ipywidgets
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from minisd import images
 from minisd.pipeline import StableDiffusion
 from minisd.widgets.cells import Drawn, DrawnMask
 from minisd.widgets.engine import Frame, heard
@@ -24,7 +25,10 @@ MOVED = 32                      # grey levels from which on a pixel counts as ch
 
 
 def editor(sd: StableDiffusion, picture: Image.Image) -> "Editor":
-    """Repaint a picture, or what a box or a drawn mask holds, under a prompt: strength, seed."""
+    """Repaint a picture, or what a box or a drawn mask holds, under a prompt: strength, seed.
+
+    picture: of any kind and size; it is cropped to a square of the model's own size.
+    """
     return Editor(sd, picture)
 
 
@@ -37,7 +41,7 @@ class Editor(Explorer):
     def __init__(self, sd: StableDiffusion, picture: Image.Image) -> None:
         self.sd, words = sd, examples(sd.config.name)
         factor, side = sd.config.vae.downscale, sd.config.image_size
-        self.original = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        self.original, = images.to_pil(images.from_pil(picture, size=(side, side)))
         self.cells, self.factor = side // factor, factor
         small = sum(p.numel() for p in sd.unet.parameters()) < SMALL
         self.steps, self.guidance = STEPS if small else FEW_STEPS, words.guidance

@@ -10,7 +10,6 @@ error becomes a line of text below the picture.
 
 import atexit
 import threading
-import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 import ipywidgets
 
+from minisd.tokenizer import warnings_heard
 from minisd.widgets.pictures import COLOURS
 
 T = TypeVar("T")
@@ -233,22 +233,6 @@ class Engine:
 
 
 def heard(call: Callable[[], T]) -> tuple[T, list[str]]:
-    """What the call returns, and the warnings it gave, for the status line.
-
-    Only this thread's warnings are taken. Python 3.11 keeps its warning filters per process, so
-    the call should be short.
-    """
-    here, messages = threading.get_ident(), []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        elsewhere = warnings.showwarning
-
-        def listen(message: Warning | str, *details: Any) -> None:
-            if threading.get_ident() == here:
-                messages.append(str(message))
-            else:
-                elsewhere(message, *details)
-
-        warnings.showwarning = listen                               # type: ignore[assignment]
-        result = call()
-    return result, messages
+    """What the call returns, and what the package warned of meanwhile, for the status line."""
+    with warnings_heard() as messages:
+        return call(), messages

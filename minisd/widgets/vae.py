@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minisd import images
 from minisd.pipeline import StableDiffusion
-from minisd.widgets.engine import Frame, heard
+from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
 from minisd.widgets.maps import GAP, LABEL_HIGH, Panel, largest, sheet, signed_picture
 
@@ -137,7 +137,7 @@ class VAEExplorer(Explorer):
 def read(name: str, content: bytes) -> Image.Image:
     """An uploaded file as a picture. Raises ValueError for one that is none."""
     try:
-        picture, _ = heard(lambda: Image.open(io.BytesIO(content)))
+        picture = Image.open(io.BytesIO(content))
     except Exception as error:      # a damaged file can make a decoder raise anything
         raise ValueError(f"{name} is no picture that can be read: expected a PNG or JPEG file, "
                          f"got {len(content):,} bytes of something else") from error
