@@ -45,7 +45,7 @@ class Recipe:
     plain_captions: float = 0.5     # share of the foils' scenes that are captioned plainly
 
     unet_small: Part = Part(steps=800, batch=256, lr=1e-3, warmup=100, ema=0.998)  # close-ups
-    unet: Part = Part(steps=8_200, batch=64, lr=1e-3, warmup=100, cooldown=3_850, ema=0.9995)
+    unet: Part = Part(steps=14_200, batch=64, lr=1e-3, warmup=100, cooldown=5_900, ema=0.9995)
     caption_dropout: float = 0.1    # prompts replaced by "", so that one net learns both guesses
     early_share: float = 0.5        # of the timesteps, drawn where a picture's layout is decided:
     early_from: int = 600           # from this one up, in the first steps of sampling
