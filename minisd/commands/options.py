@@ -9,7 +9,7 @@ from minisd.commands.arguments import DTYPES, MODELS, SAMPLERS, Parser
 LARGEST_SEED = 2 ** 63 - 1
 STEPS, GUIDANCE = 50, 7.5
 TOYWORLD_STEPS = 25             # more changes little there
-TOYWORLD_GUIDANCE = 3.0         # where most of its pictures show what the prompt says
+TOYWORLD_GUIDANCE = 3.0         # as good as 4 at following the prompt, and nearer to drawn scenes
 STRENGTH, MASK_STRENGTH = 0.75, 1.0
 SNAPSHOTS = 0.25                # of a run, between two of them
 

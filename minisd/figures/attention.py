@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -170,6 +171,7 @@ def word_effects(words: Sequence[str], shares: Sequence[float], effects: Sequenc
     right.axvline(1, color=INK, linewidth=1, linestyle=":")
     for axes in (left, right):
         axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     right.set(xlabel="change of eps without it\n(1: all that the prompt changes)")
     read, felt = int(np.argmax(shares)), int(np.argmax(effects))
     then = " and" if read == felt else f"; “{words[felt]}”"

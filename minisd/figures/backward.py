@@ -17,6 +17,7 @@ from minisd.trace import Trace
 
 LOOKS = ["-", "--", ":", "-."]          # one per guidance scale
 THUMB = 38                              # dots along a picture on a map
+AWAY = 1.7                              # of its size, from there to the place it belongs to
 ROOM = 0.16                             # of a map's width, left free around it for pictures
 
 Run = tuple[int, float]                 # seed and guidance scale
@@ -61,10 +62,12 @@ def trajectory_maps(traces: Mapping[Run, Trace]) -> Figure:
             axes.plot(*at.T, LOOKS[number], color=colour, linewidth=2,
                       label=f"seed {seed}, guidance {scale:g}")
             axes.plot(*at[0], "o", color=INK, markersize=6)
-            if name == "x_t":
-                _thumb(axes, at[-1], traces[seed, scale], colour, left=number % 2 == 0)
-            else:                       # here the ends lie close together, for the ways are long
-                axes.plot(*at[-1], "s", color=colour, markersize=8)
+            axes.plot(*at[-1], "s", color=colour, markersize=8)
+        if name == "x_t":               # on x0's map the ends lie too close, for the ways are long
+            ends = np.stack([plane.project(way).numpy()[-1] for way in points.values()])
+            for run, end, angle in zip(points, ends, fanned(ends), strict=True):
+                colour = list(COLOURS.values())[seeds.index(run[0])]
+                _thumb(axes, end, traces[run], colour, angle)
         axes.set(title=f"{name}: this plane holds {percent(float(plane.shares.sum()))} of the "
                        f"variance", xlabel="first axis (latents)", ylabel="second axis (latents)",
                  xmargin=ROOM, ymargin=ROOM)
@@ -120,10 +123,20 @@ def size(values: Tensor) -> float:
     return float(values.float().square().mean().sqrt())
 
 
-def _thumb(axes: Axes, at: np.ndarray, trace: Trace, colour: str, *, left: bool) -> None:
-    """A run's result, small, beside a place on a map."""
+def fanned(places: np.ndarray) -> np.ndarray:
+    """Angles (n,) for labels of places (n, 2): in their order around the middle, evenly apart."""
+    around = np.arctan2(*(places - places.mean(0)).T[::-1])
+    order = np.argsort(around)
+    angles = np.empty(len(places))
+    angles[order] = around[order[0]] + 2 * np.pi * np.arange(len(places)) / len(places)
+    return angles
+
+
+def _thumb(axes: Axes, at: np.ndarray, trace: Trace, colour: str, angle: float) -> None:
+    """A run's result, small, some way off a place on a map, and a line between them."""
     picture = trace.preview(trace.latents[:1]).resize((THUMB, THUMB), Image.Resampling.LANCZOS)
     axes.add_artist(AnnotationBbox(
         OffsetImage(np.asarray(picture)), (float(at[0]), float(at[1])), pad=0.15,
-        xybox=((-0.55 if left else 0.55) * THUMB, 0), boxcoords="offset points",
+        xybox=(AWAY * THUMB * np.cos(angle), AWAY * THUMB * np.sin(angle)),
+        boxcoords="offset points", arrowprops={"arrowstyle": "-", "color": colour},
         bboxprops={"edgecolor": colour, "linewidth": 2}))
