@@ -255,7 +255,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     part = path.parent / f".minisd-{secrets.token_hex(8)}.part"
     try:
         yield part
-        with part.open("rb") as file:
+        with part.open("r+b") as file:      # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:           # Ctrl-C too leaves nothing behind

@@ -123,7 +123,10 @@ class StableDiffusion(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Latents (b, c, h, w) -> b pictures of 8h x 8w."""
+        """Latents (b, c, h, w) -> b pictures of 8h x 8w.
+
+        Raises ValueError for latents that are not finite, FloatingPointError where the VAE overflows.
+        """
         if not latents.isfinite().all():
             raise ValueError("the latents contain NaN or infinity: look for the first step that "
                              "gave them")
