@@ -125,7 +125,7 @@ class StableDiffusion(nn.Module):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents (b, c, h, w) -> b pictures of 8h x 8w.
 
-        Raises ValueError for latents that are not finite, FloatingPointError where the VAE overflows.
+        Raises ValueError for latents that are not finite, FloatingPointError for such a picture.
         """
         if not latents.isfinite().all():
             raise ValueError("the latents contain NaN or infinity: look for the first step that "
