@@ -526,8 +526,16 @@ def test_what_only_the_model_knows_is_refused_in_one_line(tmp_path, untrained):
     assert os.listdir(tmp_path) == ["folder"]
 
 
+@pytest.fixture
+def interruptible():
+    """A shell ignores Ctrl-C for what it starts in the background; so would we and our children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_a_real_ctrl_c(tmp_path, untrained):
+def test_a_real_ctrl_c(tmp_path, untrained, interruptible):
     process = subprocess.Popen([sys.executable, "-m", "minisd", "a car", "-o", "out.png",
                                 "-m", untrained, "--steps", "999"],
                                cwd=tmp_path, stderr=subprocess.PIPE)
@@ -543,7 +551,7 @@ def test_a_real_ctrl_c(tmp_path, untrained):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_counts_also_where_python_drops_it():
+def test_ctrl_c_counts_also_where_python_drops_it(interruptible):
     class Fragile:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
