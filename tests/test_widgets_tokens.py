@@ -101,7 +101,7 @@ def test_tokens_for_people(token, text) -> None:
 
 
 def test_what_a_font_lacks_is_bytes() -> None:
-    assert readable("ðŁĺĢ</w>", below=128) == "f0 9f 98 80"
+    assert readable("ðŁĺĢ</w>", below=128) == "0xf09f9880"
     assert readable("Ã©</w>", below=128) == "0xc3a9" and readable("Ã©</w>", below=0x100) == "é"
 
 
@@ -132,7 +132,7 @@ def test_a_new_prompt_makes_new_buttons(explorer) -> None:
     assert buttons(explorer) == ["start", "red", ",", "blue", "end", "padding (72 times end)"]
     assert "3 tokens, 9 characters, 9 bytes." in explorer.engine.status.value
     explorer.prompt.value = "🎈"
-    assert buttons(explorer)[1:5] == ["f0…", "9f…", "8e…", "88"]
+    assert buttons(explorer)[1:5] == ["0xf0…", "0x9f…", "0x8e…", "0x88"]
     assert "4 tokens, 1 character, 4 bytes." in explorer.engine.status.value
 
 
