@@ -126,6 +126,8 @@ def test_warnings_of_the_run_are_on_the_status_line_alone(sd, recwarn) -> None:
     assert explorer.engine.wait(SOON)
     turn(explorer, "strength", 0.0)
     assert "take at least 5 steps" in explorer.engine.status.value
+    turn(explorer, "layer", list(explorer.knobs["layer"].options)[1])       # of steps that are kept
+    assert "take at least 5 steps" in explorer.engine.status.value
     assert not recwarn.list
     explorer.view.close()
 

@@ -53,21 +53,20 @@ def trajectory_maps(traces: Mapping[Run, Trace]) -> Figure:
     figure = blank(12, 5.8)
     panels = figure.subplots(1, 2)
     both = {run: ways(trace) for run, trace in traces.items()}
+    inks = dict(zip(seeds, COLOURS.values(), strict=False))
     for part, (axes, name) in enumerate(zip(panels, ("x_t", "x0"), strict=True)):
         points = {run: way[part].flatten(1) for run, way in both.items()}
         plane = principal_plane(torch.cat(list(points.values())))
-        for (seed, scale), way in points.items():
-            at, number = plane.project(way).numpy(), scales.index(scale)
-            colour = list(COLOURS.values())[seeds.index(seed)]
-            axes.plot(*at.T, LOOKS[number], color=colour, linewidth=2,
+        placed = {run: plane.project(way).numpy() for run, way in points.items()}
+        for (seed, scale), at in placed.items():
+            axes.plot(*at.T, LOOKS[scales.index(scale)], color=inks[seed], linewidth=2,
                       label=f"seed {seed}, guidance {scale:g}")
             axes.plot(*at[0], "o", color=INK, markersize=6)
-            axes.plot(*at[-1], "s", color=colour, markersize=8)
+            axes.plot(*at[-1], "s", color=inks[seed], markersize=8)
         if name == "x_t":               # on x0's map the ends lie too close, for the ways are long
-            ends = np.stack([plane.project(way).numpy()[-1] for way in points.values()])
-            for run, end, angle in zip(points, ends, fanned(ends), strict=True):
-                colour = list(COLOURS.values())[seeds.index(run[0])]
-                _thumb(axes, end, traces[run], colour, angle)
+            ends = np.stack([at[-1] for at in placed.values()])
+            for run, end, angle in zip(placed, ends, fanned(ends), strict=True):
+                _thumb(axes, end, traces[run], inks[run[0]], angle)
         axes.set(title=f"{name}: this plane holds {percent(float(plane.shares.sum()))} of the "
                        f"variance", xlabel="first axis (latents)", ylabel="second axis (latents)",
                  xmargin=ROOM, ymargin=ROOM)
