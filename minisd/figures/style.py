@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.figure
 from PIL import Image
 
-from minisd.images import few_colours
+from minisd.images import few_colours, written_whole
 
 # At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
 COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
@@ -44,12 +44,10 @@ class Figure(matplotlib.figure.Figure):
 
 def save(figure: matplotlib.figure.Figure, path: Path) -> None:
     """Write a figure whole or not at all, in the format that the file's name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     kind = path.suffix.lstrip(".")
     # Without the version that matplotlib adds, the same numbers give the same bytes.
-    figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
-    part.replace(path)
+    with written_whole(path) as part:
+        figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
 
 
 def blank(width: float, height: float) -> Figure:

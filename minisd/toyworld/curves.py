@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minisd.images import written_whole
 from minisd.toyworld.recipe import Part, Recipe
 
 POINTS = 120                    # of a curve; a figure has few more columns of pixels
@@ -75,9 +76,8 @@ def write(path: Path, curves: Mapping[str, Curves]) -> None:
     lines = [f"  {json.dumps(name)}: {{\n" + ",\n".join(
         f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in part.items()) + "\n  }"
         for name, part in curves.items()]
-    part_file = path.with_suffix(".part")
-    part_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    part_file.replace(path)
+    with written_whole(path) as part_file:
+        part_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Curves]:

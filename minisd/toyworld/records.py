@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minisd.images import written_whole
+
 Row = dict[str, Any]
 
 
@@ -64,8 +66,6 @@ def read_summary(path: Path) -> dict[str, Row]:
 
 def update_summary(path: Path, section: str, values: Row) -> None:
     """Replace one section and leave the others; a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     text = json.dumps({**read_summary(path), section: values}, indent=2) + "\n"
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from minisd.images import written_whole
 from minisd.toyworld.bench import SPLITS, Job
 from minisd.toyworld.records import Records, Row, read_summary
 
@@ -115,9 +116,8 @@ def write(path: Path, results: Results) -> None:
     if not results.sections:
         raise ValueError(f"nothing was measured on model {results.model}: run `{MEASURE} all` on "
                          f"it, and then `{MEASURE} export`")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(results), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(asdict(results), indent=1) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Results:
