@@ -15,7 +15,7 @@ import sys
 import warnings
 from importlib import import_module
 
-from minisd.commands.terminal import complain, warn
+from minisd.cli.terminal import complain, warn
 
 SUBCOMMANDS = {
     "info": "what a model is made of: its parts, layers, parameters and cost",
@@ -37,9 +37,9 @@ def listing() -> str:
 def dispatch(argv: list[str]) -> int:
     """Run the subcommand that the arguments name, or paint; returns the exit status."""
     if argv and argv[0] in SUBCOMMANDS:
-        status: int = import_module(f"minisd.commands.{argv[0]}").run(argv[1:])
+        status: int = import_module(f"minisd.cli.{argv[0]}").run(argv[1:])
         return status
-    from minisd.commands import paint
+    from minisd.cli import paint
 
     return paint.run(argv, listing())
 

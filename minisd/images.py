@@ -7,21 +7,15 @@ the command line can refuse a bad picture without waiting for it.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import itertools
-import json
 import os
-import secrets
-import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, ImageOps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +28,6 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
 WHITE_16 = 65535                # white in 16 bits
-METADATA_KEY = "minisd"         # the PNG text chunk that holds the metadata as JSON
-MAX_WORDS = 40                  # characters of a prompt in a file name
-DRAWN = 4096                    # colours at most in a drawing; pictures have more
-OUTPUTS = Path("outputs")       # where pictures go that were given no name
 
 
 # Tensors to pictures
@@ -55,44 +45,6 @@ def to_pil(images: Tensor) -> list[Image.Image]:
                          "try dtype='float32'")
     levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
     return [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).contiguous().numpy()]
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture, (b,), for pictures in [-1, 1]."""
-    mse = (a.clamp(-1, 1) - b).square().flatten(1).mean(1) / 4
-    return -10 * mse.clamp_min(1e-10).log10()
-
-
-def grid(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Image:
-    """Pictures of one size, row by row on white, `gap` pixels apart."""
-    sizes = {image.size for image in images}
-    if len(sizes) != 1 or columns < 1:
-        raise ValueError(f"a grid takes pictures of one size and at least one column, got "
-                         f"{columns} column(s) and the sizes {sorted(sizes)}")
-    width, height = sizes.pop()
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
-    return sheet
-
-
-def save_grid(path: str | Path, images: Tensor, columns: int) -> None:
-    """(b, 3, h, w), about [-1, 1] -> one PNG file."""
-    save_png(grid(to_pil(images), columns), path)
-
-
-def few_colours(image: Image.Image) -> Image.Image:
-    """In 256 colours, for half of a PNG file's bytes or less, and hardly to be seen.
-
-    Pictures are dithered; drawings, most of whose colours are the soft edges of lines, are not.
-    """
-    picture = image.convert("RGB")
-    if picture.getcolors(DRAWN) is not None:
-        return picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
-    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 # Pictures to tensors
@@ -142,11 +94,6 @@ def to_rgb(image: Picture) -> Image.Image:
         opened = Image.open(path)
     with opened:
         return _convert(opened, repr(str(path)))
-
-
-def pixel_sha256(image: Image.Image) -> str:
-    """SHA-256 of the RGB bytes, row by row: names a picture whatever file it came from."""
-    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 @contextmanager
@@ -222,92 +169,4 @@ def _orientation(image: Image.Image) -> int:
 
 # Files
 
-def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] | None = None
-             ) -> None:
-    """Write a PNG file whole or not at all, with its metadata inside.
 
-    metadata: becomes a JSON text chunk, see `read_metadata`, and a `parameters` line for people.
-    Raises ValueError where the name does not end in .png, TypeError for metadata JSON cannot hold,
-    OSError where the disk refuses.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"expected a file name that ends in .png, got {str(path)!r}")
-    text = PngImagePlugin.PngInfo()
-    if metadata is not None:
-        text.add_text(METADATA_KEY, json.dumps(metadata))
-        text.add_text("parameters", _readable(metadata))
-    encoded = io.BytesIO()
-    image.save(encoded, "PNG", pnginfo=text)
-    with written_whole(path) as part:
-        part.write_bytes(encoded.getbuffer())
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name once its bytes are on the disk.
-
-    Raises IsADirectoryError where `path` is a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".minisd-{secrets.token_hex(8)}.part"
-    try:
-        yield part
-        with part.open("r+b") as file:      # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:           # Ctrl-C too leaves nothing behind
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _readable(metadata: dict[str, object]) -> str:
-    line = ", ".join(f"{key}: {value}" for key, value in metadata.items())
-    return " ".join(line.split()).encode(errors="replace").decode()
-
-
-def read_metadata(path: str | Path) -> dict[str, object]:
-    """What `save_png` wrote into a file.
-
-    Raises FileNotFoundError where there is no such file, ValueError where it is no picture or
-    carries no metadata of minisd.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no picture at {str(path)!r}: check the path")
-    with _decoding(repr(str(path))), Image.open(path) as image:
-        text = image.info.get(METADATA_KEY)
-    try:
-        metadata = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{str(path)!r} carries no metadata of minisd: expected a PNG file that "
-                         f"minisd wrote and no other program has rewritten")
-    return metadata
-
-
-def default_path(prompt: str, seed: int, folder: Path = OUTPUTS) -> Path:
-    """`outputs/a-red-car-42.png`, then `outputs/a-red-car-42-2.png`: never one that exists."""
-    stem = f"{_slug(prompt)}-{seed}"
-    numbered = (folder / f"{stem}-{n}.png" for n in itertools.count(2))
-    return next(path for path in itertools.chain([folder / f"{stem}.png"], numbered)
-                if not os.path.lexists(path))
-
-
-def _slug(prompt: str) -> str:
-    """The first words of a text, in letters, marks and digits of any script, joined by hyphens."""
-    text = unicodedata.normalize("NFKC", prompt).lower()
-    words: list[str] = [""]
-    for character in text:
-        if character.isalnum() or (words[-1] and unicodedata.category(character)[0] == "M"):
-            words[-1] += character
-        elif words[-1]:
-            words.append("")
-    slug = "-".join(word for word in words if word)
-    if len(slug) > MAX_WORDS:
-        whole_words = slug[:MAX_WORDS + 1].rpartition("-")[0]
-        slug = whole_words or slug[:MAX_WORDS]
-    return slug or "picture"

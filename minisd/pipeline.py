@@ -14,15 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from minisd import checkpoint, images, preview
+from minisd import images
+from minisd.checkpoints import weights as checkpoint
 from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
+from minisd.observe import preview
+from minisd.observe.attention_maps import AttentionMap, record_attention
+from minisd.observe.trace import Trace, snapshot_marks
 from minisd.request import Request, make_request
 from minisd.samplers import Guess, Keep, SampleStep, make_rule, sample
-from minisd.taps import AttentionMap, record_attention
 from minisd.tokenizer import Tokenizer, warn
-from minisd.trace import Trace, snapshot_marks
 from minisd.unet import UNet
 from minisd.vae import VAE
 

@@ -6,8 +6,6 @@ in any script has an encoding. Ids run: 256 bytes, 256 last bytes, one per merge
 encoding itself is done by the `tokenizers` library; what is CLIP's own is set up here.
 """
 
-import gzip
-import hashlib
 import json
 import os
 import re
@@ -17,7 +15,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -31,15 +28,7 @@ PAIR, WHOLE = ("vocab.json", "merges.txt"), ("tokenizer.json",)     # how a fold
 SHOWN = 300                     # characters of what was dropped that a warning repeats
 OURS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # never merged across
-LETTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())    # in the vocabulary, one for each byte
-# Printable bytes are their own letters; the others have those from 256 on, in this order.
-UNPRINTABLE = tuple(byte for byte in range(256) if chr(byte) not in LETTERS)
 
-# CLIP's own vocabulary (Radford et al. 2021), and the packages that carry it as a data file.
-CLIP_MERGES = 48_894
-CARRIERS = ("open_clip", "clip")
-CARRIED = "bpe_simple_vocab_16e6.txt.gz"
-CARRIED_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 
 LISTENING = threading.local()   # .messages: the list of a thread that is inside `warnings_heard`
 
@@ -75,71 +64,6 @@ def _shortened(text: str) -> str:
     if len(text) <= SHOWN:
         return repr(text)
     return f"{text[:SHOWN]!r} ... ({len(text):,} characters)"
-
-
-def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """CLIP's order: every byte, every byte as the end of a word, every merge, start, end.
-
-    A byte has its `</w>` form even if no known word ends with it: without it the encoder would
-    drop such a last letter without a word, and "red zebra q" lose its q.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
-    tokens = alphabet + [letter + END_OF_WORD for letter in alphabet]
-    tokens += ["".join(merge) for merge in merges] + [START, END]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    assert len(vocab) == len(tokens), "two merges make the same token"
-    return vocab
-
-
-def _byte_order(letter: str) -> tuple[bool, int]:
-    """Printable bytes stand for themselves and come first; the others were moved above 255."""
-    return (ord(letter) > 255, ord(letter))
-
-
-def carried_vocabulary() -> Path | None:
-    """The file with CLIP's own merges in an installed package, which is found but not imported."""
-    for spec in map(find_spec, CARRIERS):
-        for place in (spec and spec.submodule_search_locations) or ():
-            file = Path(place) / CARRIED
-            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == CARRIED_SHA256:
-                return file
-    return None
-
-
-def join(symbols: Sequence[str], pair: tuple[str, str]) -> list[str]:
-    """One merge of byte-pair encoding: wherever the pair stands, from the left, one symbol."""
-    joined: list[str] = []
-    for symbol in symbols:
-        if joined and (joined[-1], symbol) == pair:
-            joined[-1] += symbol
-        else:
-            joined.append(symbol)
-    return joined
-
-
-def token_bytes(token: str) -> bytes:
-    """The bytes of the prompt that a token stands for, b"" for start and end.
-
-    token: as in the vocabulary, one letter for each byte, with `</w>` or without.
-    """
-    letters = "" if token in (START, END) else token.removesuffix(END_OF_WORD)
-    return bytes(ord(x) if ord(x) < 256 else UNPRINTABLE[ord(x) - 256] for x in letters)
-
-
-def readable(token: str, *, below: int = sys.maxunicode + 1) -> str:
-    """A token for people: its text, or its bytes in hexadecimal where they are no whole characters.
-
-    A token within a word ends in "…", for the next one goes on. below: what comes after this in
-    Unicode is shown as bytes too, where the font at hand lacks it.
-    """
-    if token in (START, END):
-        return token[2:-len("oftext|>")]
-    letters = token_bytes(token)
-    text = letters.decode("utf-8", errors="replace")
-    whole = "\ufffd" not in text and text.isprintable() and text.strip()
-    if not whole or max(map(ord, text)) >= below:
-        text = f"0x{letters.hex()}"
-    return text if token.endswith(END_OF_WORD) else f"{text}…"
 
 
 def _vocabulary_files(folder: Path) -> tuple[str, ...]:
@@ -206,16 +130,6 @@ class Tokenizer:
         except Exception as error:      # the library raises plain Exceptions
             raise ValueError(f"{' and '.join(names)} in {folder} are damaged or do not belong "
                              f"together ({error}): fetch them again") from error
-
-    @classmethod
-    def from_package(cls, *, max_length: int = 77) -> "Tokenizer | None":
-        """CLIP's own vocabulary out of an installed package; None where no package carries it."""
-        file = carried_vocabulary()
-        if file is None:
-            return None
-        lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")
-        merges = [(a, b) for a, b in (line.split(" ") for line in lines[1:1 + CLIP_MERGES])]
-        return cls(clip_vocabulary(merges), merges, max_length=max_length)
 
     def encode(self, prompt: str) -> Encoded:
         """One prompt's tokens; a prompt that is too long keeps start, 75 tokens and end.

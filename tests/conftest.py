@@ -62,8 +62,9 @@ def sd() -> "StableDiffusion":
     """A whole pipeline of TINY's sizes and random weights; leave it as you found it."""
     from parity import scramble
 
+    from minisd.checkpoints.vocabulary import clip_vocabulary
     from minisd.pipeline import StableDiffusion
-    from minisd.tokenizer import Tokenizer, clip_vocabulary
+    from minisd.tokenizer import Tokenizer
 
     merges = [("r", "e"), ("re", "d</w>")]
     vocab = clip_vocabulary(merges)

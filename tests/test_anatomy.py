@@ -11,13 +11,14 @@ from conftest import TINY
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from minisd import anatomy
-from minisd.anatomy import BlockCost, cost, summary
 from minisd.attention import AttentionTap, FeedForward
-from minisd.clip import CLIP, CLIPTextTransformer
+from minisd.clip import CLIPTextTransformer
 from minisd.config import TOYWORLD, V1, Config, ScheduleConfig, TextConfig, UNetConfig
+from minisd.observe import summary as anatomy
+from minisd.observe.summary import BlockCost, cost, summary
 from minisd.pipeline import StableDiffusion
 from minisd.resblock import ResBlock
+from minisd.toyworld.clip import CLIP
 from minisd.unet import UNet
 from minisd.vae import VAE
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.clip import CLIPTextTransformer
 from minisd.config import TOYWORLD, V1, to_dict
 

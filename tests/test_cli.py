@@ -19,10 +19,13 @@ from PIL import Image
 
 import minisd
 from minisd import __main__ as cli
-from minisd import checkpoint, config, images, loading, request, samplers
-from minisd.commands import arguments, options
-from minisd.commands.terminal import CtrlC
+from minisd import config, images, request, samplers
+from minisd.checkpoints import load as loading
+from minisd.checkpoints import weights as checkpoint
+from minisd.cli import arguments, options
+from minisd.cli.terminal import CtrlC
 from minisd.diffusion import make_schedule
+from minisd.observe import pictures, png
 
 ROOT = Path(__file__).parents[1]
 TOYWORLD = ROOT / "weights" / "toyworld"
@@ -146,7 +149,7 @@ def test_a_prompt_of_any_characters(stub):
     assert cli.main([prompt]) == 0
     assert stub.asked["prompt"] == prompt
     [path] = Path("outputs").iterdir()
-    assert images.read_metadata(path)["prompt"] == prompt
+    assert png.read_metadata(path)["prompt"] == prompt
 
 
 def test_toyworld_takes_fewer_steps_by_default(stub):
@@ -176,9 +179,9 @@ def test_image_to_image(stub, picture):
     assert stub.asked["strength"] == 0.5
     given = stub.asked["image"]
     assert given.mode == "RGB" and given.size == (16, 24)
-    record = images.read_metadata("o.png")
+    record = png.read_metadata("o.png")
     assert record["strength"] == 0.5
-    assert record["init_image_sha256"] == images.pixel_sha256(images.to_rgb(picture))
+    assert record["init_image_sha256"] == pictures.pixel_sha256(images.to_rgb(picture))
     assert DIGEST.fullmatch(record["init_image_sha256"])
     assert "photo" not in json.dumps(record)
 
@@ -192,7 +195,7 @@ def test_the_default_strength(stub, picture):
 
 def test_the_metadata_of_one_picture(stub, capsys):
     assert cli.main([PROMPT, "-o", "new/out.png", "--negative-prompt", "sand", "-H", "64"]) == 0
-    assert images.read_metadata("new/out.png") == {
+    assert png.read_metadata("new/out.png") == {
         "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 3.0, "steps": 25,
         "sampler": "ddim", "eta": 0.0, "dtype": "bfloat16", "model": "toyworld",
         "weights": "toyworld", "fingerprint": "0123456789ab",
@@ -218,14 +221,14 @@ def test_default_names_never_overwrite(stub, capsys):
 def test_an_explicit_name_overwrites(stub):
     for seed in ("1", "2"):
         assert cli.main([PROMPT, "-o", "out.png", "--seed", seed]) == 0
-    assert os.listdir() == ["out.png"] and images.read_metadata("out.png")["seed"] == 2
+    assert os.listdir() == ["out.png"] and png.read_metadata("out.png")["seed"] == 2
 
 
 def test_several_pictures_are_numbered(stub, capsys):
     assert cli.main(["x", "-o", "a.b.png", "--num-images", "3", "--seed", "5"]) == 0
     names = ["a.b-1.png", "a.b-2.png", "a.b-3.png"]
     assert sorted(os.listdir()) == names
-    assert [images.read_metadata(name)["seed"] for name in names] == [5, 6, 7]
+    assert [png.read_metadata(name)["seed"] for name in names] == [5, 6, 7]
     out = capsys.readouterr().out.splitlines()
     assert out[:3] == names and out[3].startswith("3 pictures in ")
 
@@ -274,7 +277,7 @@ def test_a_path_that_the_terminal_cannot_show(stub, monkeypatch, capfdbinary):
 @pytest.fixture
 def fake(monkeypatch) -> ModuleType:
     """A subcommand of this test, `fake`, that says 7 and remembers what it was given."""
-    module = ModuleType("minisd.commands.fake")
+    module = ModuleType("minisd.cli.fake")
     module.seen = []
     module.run = lambda argv: module.seen.append(argv) or 7
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -498,7 +501,7 @@ def test_a_real_run_and_one_from_its_picture(tmp_path, untrained):
     assert warned.startswith("minisd: warning: ") and "'zyzzyva'" in warned and "6/6" in bar
     sd = minisd.load(untrained, dtype="float32")
     for name, seed in zip(names, (42, 43), strict=True):
-        record = images.read_metadata(tmp_path / "outputs" / name)
+        record = png.read_metadata(tmp_path / "outputs" / name)
         assert (record["seed"], record["height"], record["width"]) == (seed, 32, 40)
         assert record["fingerprint"] == sd.fingerprint
         with warnings.catch_warnings():
@@ -511,9 +514,9 @@ def test_a_real_run_and_one_from_its_picture(tmp_path, untrained):
     done = run("a red car", *common, "--init-image", first, "--strength", "0.5", "-o", "out.png",
                cwd=tmp_path, text=True)
     assert done.returncode == 0 and "3/3" in done.stderr, done.stderr
-    record = images.read_metadata(tmp_path / "out.png")
+    record = png.read_metadata(tmp_path / "out.png")
     assert (record["strength"], record["height"], record["width"]) == (0.5, 32, 40)
-    assert record["init_image_sha256"] == images.pixel_sha256(images.to_rgb(tmp_path / first))
+    assert record["init_image_sha256"] == pictures.pixel_sha256(images.to_rgb(tmp_path / first))
 
 
 def test_what_only_the_model_knows_is_refused_in_one_line(tmp_path, untrained):
@@ -574,7 +577,7 @@ def test_the_first_command_of_the_readme(tmp_path):
     assert Path(path) == Path("outputs") / "a-red-car-below-a-yellow-balloon-42.png"
     assert re.match(r"1 picture in \d+\.\d s: 25 ddim steps", summary)
     assert "25/25" in done.stderr and "warning" not in done.stderr
-    record = images.read_metadata(tmp_path / path)
+    record = png.read_metadata(tmp_path / path)
     assert record["prompt"] == PROMPT and record["model"] == "toyworld"
     assert record["fingerprint"] == minisd.load("toyworld").fingerprint
     side = config.TOYWORLD.image_size

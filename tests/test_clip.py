@@ -9,8 +9,9 @@ import torch
 from parity import TOLERANCE, copy_weights, moved_by_eps, relative_error, scramble
 from torch import Tensor
 
-from minisd.clip import CLIP, MLP, CLIPImageTransformer, CLIPTextTransformer
+from minisd.clip import MLP, CLIPTextTransformer
 from minisd.config import V1, Config, TextConfig
+from minisd.toyworld.clip import CLIP, CLIPImageTransformer
 
 
 def prompts(config: TextConfig) -> Tensor:

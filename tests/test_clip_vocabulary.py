@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from minisd import tokenizer as module
-from minisd.known import TOKENIZER
-from minisd.tokenizer import END, START, Tokenizer, carried_vocabulary
+from minisd.checkpoints.known import TOKENIZER
+from minisd.checkpoints.vocabulary import carried_vocabulary, packaged_tokenizer
+from minisd.tokenizer import END, START, Tokenizer
 
 TRUE_IDS = {        # of the original's tokenizer
     "a photograph of an astronaut riding a horse": (320, 8853, 539, 550, 18376, 6765, 320, 4558),
@@ -36,7 +37,7 @@ RANDOM_TEXTS = 400
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    found = Tokenizer.from_package()
+    found = packaged_tokenizer()
     assert found is not None, "no package carries CLIP's vocabulary: install requirements-dev.txt"
     return found
 
@@ -44,7 +45,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def merges() -> list[tuple[str, str]]:
     """The merges of the tokenizer above, as its backend holds them."""
-    found = Tokenizer.from_package()
+    found = packaged_tokenizer()
     assert found is not None
     return [tuple(pair) for pair in json.loads(found.backend.to_str())["model"]["merges"]]
 
@@ -178,7 +179,7 @@ def test_a_package_is_read_without_being_imported(tokenizer, tmp_path, monkeypat
     file = carried_vocabulary()
     assert file is not None
     carrier(tmp_path, monkeypatch, file.read_bytes())
-    found = Tokenizer.from_package(max_length=6)
+    found = packaged_tokenizer(max_length=6)
     assert found is not None and found.vocab == tokenizer.vocab
     assert found.encode("a photo of a cat").tokens[1:5] == ("a</w>", "photo</w>", "of</w>", "a</w>")
 
@@ -187,11 +188,11 @@ def test_another_file_of_that_name_is_not_taken(tmp_path, monkeypatch):
     file = carried_vocabulary()
     assert file is not None
     carrier(tmp_path, monkeypatch, file.read_bytes()[:-1])
-    assert Tokenizer.from_package() is None
+    assert packaged_tokenizer() is None
 
 
 def test_without_a_package_there_is_none(tmp_path, monkeypatch):
     (tmp_path / "plain_module_of_tests.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(module, "CARRIERS", ("no_package_at_all", "plain_module_of_tests"))
-    assert Tokenizer.from_package() is None
+    assert packaged_tokenizer() is None

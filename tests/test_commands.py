@@ -25,12 +25,17 @@ from test_cli import error_line
 
 import minisd
 from minisd import __main__ as cli
-from minisd import anatomy, catalogue, checkpoint, config, download, images, known
-from minisd.commands import arguments, lab, replay
-from minisd.commands.options import TOYWORLD_GUIDANCE
-from minisd.hub import Place
-from minisd.known import File, Model
-from minisd.trace import Trace
+from minisd import config, images
+from minisd.checkpoints import download, known
+from minisd.checkpoints import registry as catalogue
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.hub import Place
+from minisd.checkpoints.known import File, Model
+from minisd.cli import arguments, lab, replay
+from minisd.cli.options import TOYWORLD_GUIDANCE
+from minisd.observe import pictures, png
+from minisd.observe import summary as anatomy
+from minisd.observe.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 TOYWORLD = ROOT / "weights" / "toyworld"
@@ -77,7 +82,7 @@ def pixels(path: str | Path) -> np.ndarray:
 def painted(*options: str, output: str = "out.png") -> dict[str, Any]:
     """Paint quickly; returns the record in the file."""
     assert cli.main([*FAST, *options, "-o", output]) == 0
-    return images.read_metadata(output)
+    return png.read_metadata(output)
 
 
 def refused(capsys: pytest.CaptureFixture, *argv: str, status: int = 2) -> str:
@@ -190,7 +195,7 @@ def test_the_names_are_those_of_the_package():
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     """As `minisd info | head -1`: nothing is said about the closed pipe."""
-    script = ("import sys; from minisd.__main__ import main; from minisd.commands import terminal\n"
+    script = ("import sys; from minisd.__main__ import main; from minisd.cli import terminal\n"
               "sys.stdin.read(); sys.exit(main(['verify', sys.argv[1]]))")
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(TOYWORLD / "config.json")], stdin=subprocess.PIPE,
@@ -205,7 +210,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 def test_nothing_that_is_kept_changes_the_picture(place, capsys):
     painted(output="plain.png")
     record = painted("--snapshots", "--steps-dir", "steps", "--trace", "run.safetensors")
-    assert record == images.read_metadata("plain.png")
+    assert record == png.read_metadata("plain.png")
     assert (pixels("out.png") == pixels("plain.png")).all()
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:-1] == ["out.png", "out-snapshots.png", "run.safetensors", "steps"]
@@ -273,7 +278,7 @@ def test_the_trace_is_that_of_the_library(place, photo, mask, shipped, task):
 def test_inpainting(place, photo, mask, shipped):
     record = painted("--init-image", photo, "--mask", mask)
     assert record["strength"] == 1.0 and record["paste"] is False
-    assert record["mask_sha256"] == images.pixel_sha256(images.to_rgb(mask))
+    assert record["mask_sha256"] == pictures.pixel_sha256(images.to_rgb(mask))
     again, = shipped.inpaint(FAST[0], photo, mask, **ASKED)
     assert (pixels("out.png") == np.asarray(again)).all()
 
@@ -290,8 +295,8 @@ def test_pasting_keeps_the_rest_exactly(place, photo, mask):
 
 def rewrite(path: str, *, without: str = "", **changes: object) -> None:
     """Change the record of a picture and nothing else."""
-    record = {k: v for k, v in (images.read_metadata(path) | changes).items() if k != without}
-    images.save_png(images.to_rgb(path), path, record)
+    record = {k: v for k, v in (png.read_metadata(path) | changes).items() if k != without}
+    png.save_png(images.to_rgb(path), path, record)
 
 
 def last_line(capsys: pytest.CaptureFixture) -> str:
@@ -315,7 +320,7 @@ def test_a_picture_is_painted_again(place, photo, mask, capsys, options):
     assert cli.main(["replay", "out.png", *inputs, "-o", "again.png"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-2:] == ["again.png", SAME] and "warning" not in err
-    assert images.read_metadata("again.png") == record
+    assert png.read_metadata("again.png") == record
     assert (pixels("again.png") == pixels("out.png")).all()
 
 
@@ -330,7 +335,7 @@ def test_a_replay_wants_the_pictures_that_were_used(place, photo, mask, capsys):
     painted("--init-image", photo, "--mask", mask)
     asked = refused(capsys, "replay", "out.png")
     assert "painted with --init-image: name that file again" in asked
-    assert images.pixel_sha256(images.to_rgb(photo)) in asked
+    assert pictures.pixel_sha256(images.to_rgb(photo)) in asked
     assert "with --mask: name that" in refused(capsys, "replay", "out.png", "--init-image", photo)
     both = ("--init-image", mask, "--mask", mask)
     assert "--init-image: expected the picture that was used then" in refused(
@@ -377,7 +382,7 @@ def test_a_replay_looks_for_the_recorded_weights(place, shipped, capsys, monkeyp
     monkeypatch.setattr(minisd, "load", lambda model, **_: asked.append(model) or shipped)
     monkeypatch.setattr(replay, "WEIGHTS", place)
     painted()
-    assert images.read_metadata("out.png")["weights"] == "toyworld"
+    assert png.read_metadata("out.png")["weights"] == "toyworld"
     rewrite("out.png", model="v1", weights="v1-4")
     assert cli.main(["replay", "out.png"]) == 0
     rewrite("out.png", weights="mine.safetensors")
@@ -401,15 +406,15 @@ def test_a_replay_says_when_the_file_was_touched(place, capsys):
     record = painted()
     touched = pixels("out.png").copy()
     touched[:16, :, 0] ^= 1                     # a twelfth of the values, by one grey level
-    images.save_png(Image.fromarray(touched), "out.png", record)
+    png.save_png(Image.fromarray(touched), "out.png", record)
     assert cli.main(["replay", "out.png"]) == 0
     assert last_line(capsys) == "the same picture up to rounding: 8.33% of its values differ by 1"
     touched[:32] = 255 - touched[:32]
-    images.save_png(Image.fromarray(touched), "out.png", record)
+    png.save_png(Image.fromarray(touched), "out.png", record)
     assert cli.main(["replay", "out.png"]) == 0
     assert re.fullmatch(r"not the same picture: (49|50)\.\d\d% of its values differ, by at most "
                         r"\d+ of 255", last_line(capsys))
-    images.save_png(images.to_rgb("out.png").resize((32, 32)), "out.png", record)
+    png.save_png(images.to_rgb("out.png").resize((32, 32)), "out.png", record)
     assert cli.main(["replay", "out.png"]) == 0
     assert last_line(capsys) == ("not compared: the file is 32 x 32 pixels, and its record says "
                                  "64 x 64")
@@ -668,7 +673,7 @@ def test_lab_leaves_ctrl_c_to_jupyter(tmp_path):
              "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
              "print('ready', flush=True)\n"
              "while True: time.sleep(0.05)")
-    script = ("import os, sys; from minisd.commands import lab\n"
+    script = ("import os, sys; from minisd.cli import lab\n"
               "sys.exit(lab.wait_for([sys.executable, '-c', sys.argv[1]], dict(os.environ)))")
     process = subprocess.Popen([sys.executable, "-c", script, child], stdout=subprocess.PIPE,
                                start_new_session=True, text=True)

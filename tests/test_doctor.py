@@ -15,9 +15,10 @@ import torch
 
 import minisd
 from minisd import __main__ as cli
-from minisd import catalogue, loading
-from minisd.commands import arguments, assets, doctor, installation, machine
-from minisd.commands.installation import Finding
+from minisd.checkpoints import load as loading
+from minisd.checkpoints import registry as catalogue
+from minisd.cli import arguments, assets, doctor, installation, machine
+from minisd.cli.installation import Finding
 
 ROOT = Path(__file__).parents[1]
 TOYWORLD = ROOT / "weights" / "toyworld"

@@ -28,10 +28,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from minisd import download, hub, known
-from minisd.download import DownloadError
-from minisd.hub import Place
-from minisd.known import File, Model
+from minisd.checkpoints import download, hub, known
+from minisd.checkpoints.download import DownloadError
+from minisd.checkpoints.hub import Place
+from minisd.checkpoints.known import File, Model
 
 COMMIT = "c" * 40
 TOKEN = "hf_secret"
@@ -441,7 +441,8 @@ package = types.ModuleType("minisd")        # without minisd/__init__.py, which 
 package.__path__ = [{str(Path(download.__file__).parent)!r}]
 sys.modules["minisd"] = package
 from pathlib import Path
-from minisd import download, known
+from minisd.checkpoints import download
+from minisd.checkpoints import known
 known.KNOWN["v1-5"] = known.Model("v1-5", (known.File(known.Place({REPO!r}, "main", {BIG!r})),))
 download.fetch("v1-5", Path({str(tmp_path)!r}), endpoint={fake.endpoint!r}, accept_licence=True)
 """

@@ -18,7 +18,8 @@ from conftest import TINY
 from PIL import Image
 
 import minisd
-from minisd import checkpoint, figures
+from minisd import figures
+from minisd.checkpoints import weights as checkpoint
 from minisd.toyworld import adherence, bench, evaluate, loop, results, train_tokenizer
 from minisd.toyworld.bench import ATTRIBUTES, Bench, Job, Options, jobs
 from minisd.toyworld.captions import full_caption, vocabulary

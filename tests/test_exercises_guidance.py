@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from minisd import StableDiffusion, Tokenizer
+from minisd.checkpoints.load import WEIGHTS
 from minisd.exercises import check_guide, check_other_convention, check_passes
-from minisd.loading import WEIGHTS
 
 
 def guided(u, c, g):

@@ -25,7 +25,9 @@ from v1_files import TEXT, UNET, VAE
 
 import minisd
 from minisd import __main__ as cli
-from minisd import catalogue, checkpoint, config
+from minisd import config
+from minisd.checkpoints import registry as catalogue
+from minisd.checkpoints import weights as checkpoint
 from minisd.pipeline import StableDiffusion
 
 Tensors = dict[str, Tensor]

@@ -10,9 +10,10 @@ from conftest import TINY
 from matplotlib.figure import Figure
 from PIL import Image
 
-from minisd import anatomy, figures
+from minisd import figures
 from minisd.config import TOYWORLD, V1, UNetConfig
 from minisd.figures import attention, features, unet
+from minisd.observe import summary as anatomy
 from minisd.resblock import timestep_embedding
 from minisd.unet import UNet
 

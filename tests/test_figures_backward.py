@@ -10,7 +10,7 @@ from PIL import Image
 
 from minisd import figures
 from minisd.figures.backward import parting, size, ways
-from minisd.pca import principal_plane
+from minisd.observe.pca import principal_plane
 
 
 def title(figure: Figure) -> str:

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minisd import StableDiffusion, Tokenizer, config, figures
-from minisd.anatomy import summary
+from minisd.checkpoints.vocabulary import clip_vocabulary
 from minisd.config import Config
 from minisd.figures import COLOURS, Station, text
 from minisd.figures.networks import mosaic
-from minisd.tokenizer import clip_vocabulary
+from minisd.observe.summary import summary
 
 WORDS = "red car below balloon"
 

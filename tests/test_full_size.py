@@ -22,7 +22,7 @@ from parity import relative_error
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minisd import layouts
+from minisd.checkpoints import layouts
 from minisd.config import V1
 from minisd.pipeline import StableDiffusion
 

@@ -10,10 +10,10 @@ from test_trace import assert_same_steps
 from torch import Tensor
 
 from minisd.diffusion import Schedule, add_noise
+from minisd.observe.trace import Trace
 from minisd.rules import DDIM, DDPM
 from minisd.samplers import SAMPLERS, Guess, SampleStep, sample
 from minisd.sigma_rules import Euler
-from minisd.trace import Trace
 
 PROMPT = "a red car"
 ROUNDING = 1e-5             # float32, in sums of another order

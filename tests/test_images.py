@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from minisd import images
+from minisd.observe import pictures, png
 
 LEVELS = np.arange(256, dtype=np.uint8)
 ORIENTATION = 0x0112
@@ -67,22 +68,22 @@ def test_to_pil_never_paints_nan_black():
 
 def test_grid_places_row_by_row_on_white():
     pictures = [Image.new("RGB", (4, 3), (10 * i, 0, 0)) for i in range(5)]
-    sheet = images.grid(pictures, 2, gap=1)
+    sheet = pictures.grid(pictures, 2, gap=1)
     assert sheet.size == (2 * 5 - 1, 3 * 4 - 1)
     for i in range(5):
         assert sheet.getpixel((i % 2 * 5, i // 2 * 4)) == (10 * i, 0, 0)
     assert sheet.getpixel((4, 0)) == sheet.getpixel((5, 8)) == (255,) * 3
-    assert images.grid(pictures[:1], 8).size == (4, 3)
+    assert pictures.grid(pictures[:1], 8).size == (4, 3)
 
 
 @pytest.mark.parametrize(("sizes", "columns"), [([], 2), ([(2, 2), (2, 3)], 2), ([(2, 2)], 0)])
 def test_grid_refuses_what_makes_none(sizes, columns):
     with pytest.raises(ValueError, match="a grid takes pictures of one size"):
-        images.grid([Image.new("RGB", size) for size in sizes], columns)
+        pictures.grid([Image.new("RGB", size) for size in sizes], columns)
 
 
 def test_save_grid(tmp_path):
-    images.save_grid(tmp_path / "new" / "sheet.png", torch.zeros(3, 3, 8, 8), 3)
+    pictures.save_grid(tmp_path / "new" / "sheet.png", torch.zeros(3, 3, 8, 8), 3)
     assert Image.open(tmp_path / "new" / "sheet.png").size == (28, 8)
 
 
@@ -351,9 +352,9 @@ METADATA = {"prompt": "a \"red\" car\nbelow 一只猫 😀", "seed": 2 ** 63 - 1
 
 def test_metadata_round_trip(tmp_path):
     path = tmp_path / "a" / "b" / "out.PNG"
-    images.save_png(noise_picture(), path, METADATA)
-    assert images.read_metadata(path) == METADATA
-    assert images.read_metadata(str(path))["seed"] == 2 ** 63 - 1
+    png.save_png(noise_picture(), path, METADATA)
+    assert png.read_metadata(path) == METADATA
+    assert png.read_metadata(str(path))["seed"] == 2 ** 63 - 1
     with Image.open(path) as opened:
         assert opened.tobytes() == noise_picture().tobytes()
         assert opened.info["parameters"] == (
@@ -363,37 +364,37 @@ def test_metadata_round_trip(tmp_path):
 
 
 def test_a_lone_surrogate_in_the_metadata_survives(tmp_path):
-    images.save_png(noise_picture(), tmp_path / "a.png", {"prompt": "caf\udce9"})
-    assert images.read_metadata(tmp_path / "a.png") == {"prompt": "caf\udce9"}
+    png.save_png(noise_picture(), tmp_path / "a.png", {"prompt": "caf\udce9"})
+    assert png.read_metadata(tmp_path / "a.png") == {"prompt": "caf\udce9"}
 
 
 def test_no_metadata(tmp_path):
     plain, jpeg, other = (tmp_path / name for name in ("a.png", "a.jpg", "b.png"))
-    images.save_png(noise_picture(), plain)
+    png.save_png(noise_picture(), plain)
     noise_picture().save(jpeg)
     text = images.PngImagePlugin.PngInfo()
     text.add_text("minisd", "{not JSON")
     noise_picture().save(other, pnginfo=text)
     for path in (plain, jpeg, other):
         with pytest.raises(ValueError, match="carries no metadata of minisd: expected"):
-            images.read_metadata(path)
+            png.read_metadata(path)
     other.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="cannot be read"):
-        images.read_metadata(other)
+        png.read_metadata(other)
     with pytest.raises(FileNotFoundError, match="no picture at"):
-        images.read_metadata(tmp_path / "nope.png")
+        png.read_metadata(tmp_path / "nope.png")
 
 
 def test_metadata_that_json_cannot_hold_writes_nothing(tmp_path):
     with pytest.raises(TypeError):
-        images.save_png(noise_picture(), tmp_path / "new" / "a.png", {"prompt": object()})
+        png.save_png(noise_picture(), tmp_path / "new" / "a.png", {"prompt": object()})
     assert os.listdir(tmp_path) == []
 
 
 def test_saving_overwrites_and_keeps_ordinary_permissions(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
-    images.save_png(noise_picture(), path)
+    png.save_png(noise_picture(), path)
     assert Image.open(path).size == (40, 24)
     reference = tmp_path / "reference"
     reference.touch()
@@ -410,7 +411,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
     path.write_bytes(b"old")
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(type(fault)):
-        images.save_png(noise_picture(), path)
+        png.save_png(noise_picture(), path)
     assert os.listdir(tmp_path) == ["a.png"] and path.read_bytes() == b"old"
 
 
@@ -420,24 +421,24 @@ def test_the_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real:
                             (calls.append(name), real(*args)))
-    images.save_png(noise_picture(), tmp_path / "a.png")
+    png.save_png(noise_picture(), tmp_path / "a.png")
     assert calls == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.bak"])
 def test_only_png_names_are_written(tmp_path, name):
     with pytest.raises(ValueError, match="expected a file name that ends in .png, got"):
-        images.save_png(noise_picture(), tmp_path / name)
+        png.save_png(noise_picture(), tmp_path / name)
 
 
 def test_pixel_sha256_names_pixels_not_files(tmp_path):
     picture = noise_picture()
     for name in ("a.png", "a.bmp"):
         picture.save(tmp_path / name)
-    shas = {images.pixel_sha256(images.to_rgb(tmp_path / name)) for name in ("a.png", "a.bmp")}
-    assert shas == {images.pixel_sha256(picture)} and len(shas.pop()) == 64
+    shas = {pictures.pixel_sha256(images.to_rgb(tmp_path / name)) for name in ("a.png", "a.bmp")}
+    assert shas == {pictures.pixel_sha256(picture)} and len(shas.pop()) == 64
     picture.putpixel((0, 0), (1, 2, 3))
-    assert images.pixel_sha256(picture) != images.pixel_sha256(noise_picture())
+    assert pictures.pixel_sha256(picture) != pictures.pixel_sha256(noise_picture())
 
 
 @pytest.mark.parametrize(("prompt", "words"), [
@@ -452,23 +453,23 @@ def test_pixel_sha256_names_pixels_not_files(tmp_path):
 ])
 def test_default_names(prompt, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)             # where no outputs/ holds a picture of that name
-    path = images.default_path(prompt, 42)
+    path = png.default_path(prompt, 42)
     assert path == images.Path("outputs") / f"{words}-42.png"
     assert 0 < len(path.name) <= 60
 
 
 def test_the_longest_name_fits_a_file_system(tmp_path):
-    path = images.default_path("𝔸𐐀𐐀𐐀" * 50, 2 ** 63 - 1, tmp_path)
+    path = png.default_path("𝔸𐐀𐐀𐐀" * 50, 2 ** 63 - 1, tmp_path)
     assert len(os.fsencode(path.name)) <= 255
-    images.save_png(noise_picture(), path)
+    png.save_png(noise_picture(), path)
 
 
 def test_default_names_are_numbered_rather_than_reused(tmp_path):
     names = []
     for _ in range(3):
-        path = images.default_path("a fish", 7, tmp_path)
-        images.save_png(noise_picture(), path)
+        path = png.default_path("a fish", 7, tmp_path)
+        png.save_png(noise_picture(), path)
         names.append(path.name)
     assert names == ["a-fish-7.png", "a-fish-7-2.png", "a-fish-7-3.png"]
     (tmp_path / "b-7.png").symlink_to(tmp_path / "nowhere")
-    assert images.default_path("b", 7, tmp_path).name == "b-7-2.png"
+    assert png.default_path("b", 7, tmp_path).name == "b-7-2.png"

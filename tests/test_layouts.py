@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from v1_files import NAMES, POSITION_IDS, SMALL, TEXT, UNET, VAE, assert_same
 
-from minisd import checkpoint, layouts
+from minisd.checkpoints import layouts
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.load import load
 from minisd.config import V1, Config
-from minisd.loading import load
 from minisd.pipeline import StableDiffusion
 
 

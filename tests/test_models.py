@@ -16,7 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import minisd
-from minisd import catalogue, checkpoint, known, loading
+from minisd.checkpoints import known
+from minisd.checkpoints import load as loading
+from minisd.checkpoints import registry as catalogue
+from minisd.checkpoints import weights as checkpoint
 from minisd.config import V1
 from minisd.pipeline import StableDiffusion
 
@@ -67,7 +70,7 @@ def test_the_public_functions_stay_callable_whatever_is_imported() -> None:
     for name in ("loading", "catalogue"):
         importlib.import_module(f"minisd.{name}")
     assert minisd.models is catalogue.models and minisd.load is loading.load
-    assert minisd.anatomy.summary and minisd.checkpoint.load_into
+    assert minisd.observe.summary.summary and minisd.checkpoints.weights.load_into
 
 
 # What "auto" takes
@@ -344,7 +347,7 @@ def test_a_model_without_memory_cannot_be_filled(path) -> None:
 
 
 def test_the_model_file_is_opened_once(path, monkeypatch) -> None:
-    from minisd import sources
+    from minisd.checkpoints import sources
 
     opened = []
     open_weights = sources.open_weights

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import minisd
-from minisd import checkpoint, images
+from minisd import images
+from minisd.checkpoints import weights as checkpoint
 from minisd.config import TOYWORLD, V1
 from minisd.diffusion import add_noise
 from minisd.pipeline import StableDiffusion
@@ -588,7 +589,7 @@ def test_the_shipped_model_paints_the_background_it_is_told():
 
 
 def test_the_towers_of_the_shipped_clip_find_the_caption_of_a_picture():
-    from minisd.loading import load_clip
+    from minisd.checkpoints.load import load_clip
     from minisd.toyworld import data
     from minisd.toyworld.captions import full_caption
 

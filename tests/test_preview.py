@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import minisd
-from minisd import preview
 from minisd.config import TOYWORLD, V1
+from minisd.observe import preview
 
 
 def test_the_published_map_of_v1() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minisd.loading import WEIGHTS, load
+from minisd.checkpoints.load import WEIGHTS, load
 from minisd.toyworld import results
 from minisd.toyworld.bench import ATTRIBUTES, Job
 from minisd.toyworld.rates import rate

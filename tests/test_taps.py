@@ -8,7 +8,7 @@ from parity import relative_error
 from torch import Tensor
 
 from minisd.attention import Attention
-from minisd.taps import (
+from minisd.observe.attention_maps import (
     AttentionMap,
     attention_layers,
     edit_attention,

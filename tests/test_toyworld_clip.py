@@ -10,9 +10,9 @@ import pytest
 import tiny_training
 import torch
 
-from minisd.clip import CLIP
 from minisd.toyworld import captions, data, loop, train_clip, twins
 from minisd.toyworld.captions import RELATION_PHRASES, caption, full_caption
+from minisd.toyworld.clip import CLIP
 from minisd.toyworld.scenes import Scene
 
 

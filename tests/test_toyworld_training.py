@@ -25,7 +25,7 @@ from tiny_training import RECIPE, fit
 from torch import Tensor, nn
 
 import minisd
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.diffusion import make_schedule
 from minisd.toyworld import data, latents, loop, train, train_clip, train_unet, train_vae, views
 from minisd.toyworld.recipe import Part

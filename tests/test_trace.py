@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minisd import preview
 from minisd.config import V1
 from minisd.diffusion import StepCoefficients
+from minisd.observe import preview
+from minisd.observe.attention_maps import AttentionMap, record_attention, word_maps
+from minisd.observe.trace import Trace
 from minisd.samplers import SampleStep
-from minisd.taps import AttentionMap, record_attention, word_maps
-from minisd.trace import Trace
 
 PROMPT = "a red car"
 V1_LIMIT = 50e6                 # bytes of v1's 50 steps with previews
@@ -247,7 +247,7 @@ def test_foreign_and_newer_files_are_named(file, tmp_path) -> None:
 
 def test_what_a_later_program_adds_is_no_obstacle(file) -> None:
     """Within one format, fields and tensors may be added."""
-    from minisd.trace import _digest
+    from minisd.observe.trace import _digest
 
     with safe_open(file, "pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}     # noqa: SIM118
@@ -265,7 +265,7 @@ def test_a_failed_save_leaves_the_old_file(file, monkeypatch) -> None:
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("minisd.trace.save_file", full)
+    monkeypatch.setattr("minisd.observe.trace.save_file", full)
     with pytest.raises(OSError, match="no space"):
         Trace.record(run(2)).save(file)
     assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["run"]
@@ -285,7 +285,7 @@ def test_replaying_needs_no_model(file) -> None:
     import subprocess
     import sys
 
-    code = ("import sys; from minisd.trace import Trace; trace = Trace.load(sys.argv[1]); "
+    code = ("import sys; from minisd.observe.trace import Trace; trace = Trace.load(sys.argv[1]); "
             "print(len(trace.snapshots()), trace.preview(1).size); "
             "assert not {'minisd.unet', 'minisd.vae', 'minisd.pipeline'} & set(sys.modules)")
     found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)

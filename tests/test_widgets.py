@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion, Tokenizer
+from minisd.checkpoints.load import WEIGHTS
 from minisd.config import Config
-from minisd.loading import WEIGHTS
 from minisd.tokenizer import warn
 from minisd.widgets import examples, playground
 from minisd.widgets.engine import KEPT, WORKER, Engine, Frame, heard

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from minisd.taps import attention_layers, edit_attention, record_attention, scale_word, word_maps
+from minisd.observe.attention_maps import (
+    attention_layers,
+    edit_attention,
+    record_attention,
+    scale_word,
+    word_maps,
+)
 from minisd.widgets import attention_explorer, word_tokens
 from minisd.widgets.attention import EVERY, HEAT, MEAN, Reader, _coloured, _lit
 from minisd.widgets.pictures import VIEW

@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageChops
 
 from minisd import StableDiffusion, Tokenizer, Trace
-from minisd.loading import WEIGHTS
-from minisd.pca import principal_plane
+from minisd.checkpoints.load import WEIGHTS
+from minisd.observe.pca import principal_plane
 from minisd.widgets import (
     editor,
     examples,

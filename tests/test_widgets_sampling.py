@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion, Tokenizer
+from minisd.checkpoints.load import WEIGHTS
 from minisd.diffusion import guide
-from minisd.loading import WEIGHTS
 from minisd.samplers import SAMPLERS
 from minisd.tokenizer import warn
 from minisd.widgets import (

@@ -13,8 +13,11 @@ import torch
 from PIL import Image
 
 from minisd import images
-from minisd.clip import CLIP
-from minisd.tokenizer import Tokenizer, clip_vocabulary, join, readable, token_bytes
+from minisd.checkpoints.vocabulary import clip_vocabulary
+from minisd.observe import pictures
+from minisd.observe.tokens import join, readable, token_bytes
+from minisd.tokenizer import Tokenizer
+from minisd.toyworld.clip import CLIP
 from minisd.widgets import examples, picture_search, token_explorer
 from minisd.widgets.pictures import VIEW
 from minisd.widgets.tokens import Reader, drawing, words
@@ -243,7 +246,7 @@ def test_the_closest_pictures_come_first(search, clip, tokenizer, shelf) -> None
         assert search.engine.wait(SOON)
         expected = cosines(clip, tokenizer, shelf, prompt)
         order = expected.argsort(descending=True)[:8].tolist()
-        assert search.seen.picture.tobytes() == images.grid(
+        assert search.seen.picture.tobytes() == pictures.grid(
             [shelf[i] for i in order], 4).tobytes()
         digits = re.findall(r"-?\d\.\d\d", search.seen.text)
         assert digits == [f"{expected[i]:.2f}" for i in order]

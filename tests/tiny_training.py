@@ -17,7 +17,7 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.config import Config
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data, loop, train, train_clip, train_tokenizer, train_vae

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minisd import layouts
+from minisd.checkpoints import layouts
 from minisd.config import V1, TextConfig
 from minisd.pipeline import StableDiffusion
 

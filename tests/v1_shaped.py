@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
-from minisd import StableDiffusion, Tokenizer, checkpoint
+from minisd import StableDiffusion
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.vocabulary import packaged_tokenizer
 from minisd.config import V1, Config
 from minisd.toyworld import train_tokenizer
 
@@ -28,7 +30,7 @@ def small_v1() -> Config:
 
 def write(folder: Path) -> Path:
     """A whole model in this project's layout."""
-    true = Tokenizer.from_package()
+    true = packaged_tokenizer()
     assert true is not None, "install requirements-dev.txt, which brings CLIP's vocabulary"
     train_tokenizer.save(folder / "tokenizer", list(true.merges), [])
     (folder / "tokenizer" / "words.txt").unlink()           # v1 knows no list of its words

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from minisd.diffusion import add_noise
 from minisd.exercises.checking import Answer, Mistake, Verdict, as_tensor, compare
-from minisd.pca import principal_plane
-from minisd.trace import snapshot_marks
+from minisd.observe.pca import principal_plane
+from minisd.observe.trace import snapshot_marks
 
 # Backward diffusion
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minisd.clip import QUICK_GELU
 from minisd.exercises.checking import Answer, Mistake, Verdict, compare
-from minisd.tokenizer import join
+from minisd.observe.tokens import join
 
 START, END, PLACES = 49406, 49407, 77           # of CLIP's vocabulary
 NO_NUMBER = -7.0                                # stands for NaN, which equals nothing

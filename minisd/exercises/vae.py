@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minisd import images
 from minisd.exercises.checking import Answer, Mistake, Verdict, compare
+from minisd.observe import pictures
 
 
 def check_psnr(answer: Answer | None) -> Verdict:
@@ -15,7 +15,7 @@ def check_psnr(answer: Answer | None) -> Verdict:
     g = torch.Generator().manual_seed(6)
     a = torch.rand(3, 8, 12, generator=g) * 2 - 1
     cases = [(a, a * 0.9), (a, torch.rand(3, 8, 12, generator=g) * 2 - 1)]
-    return compare(answer, cases=cases, right=lambda a, b: float(images.psnr(a[None], b[None])),
+    return compare(answer, cases=cases, right=lambda a, b: float(pictures.psnr(a[None], b[None])),
                    hint="10 * log10(peak**2 / mse): mse is the mean of the squared differences, "
                         "and peak is the width of the pictures' range.",
                    mistakes=[

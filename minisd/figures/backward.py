@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle, percent
-from minisd.pca import principal_plane
-from minisd.trace import Trace
+from minisd.observe.pca import principal_plane
+from minisd.observe.trace import Trace
 
 LOOKS = ["-", "--", ":", "-."]          # one per guidance scale
 THUMB = 38                              # dots along a picture on a map

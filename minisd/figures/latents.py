@@ -70,7 +70,7 @@ def reconstruction(original: Tensor, decoded: Tensor) -> Figure:
     drawn = _map(cells[2], error.numpy(), float(error.max()), signed=False)
     cells[2].set_title("difference", loc="center", fontsize=13, fontweight="normal")
     figure.colorbar(drawn, ax=cells[2], shrink=0.8, label="grey levels (0 to 255)")
-    entitle(figure, f"{float(images.psnr(decoded, original)):.1f} dB: half of the squared error "
+    entitle(figure, f"{float(pictures.psnr(decoded, original)):.1f} dB: half of the squared error "
                     f"is in {100 * concentration(error):.1f} % of the pixels")
     return figure
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 from torch import Tensor
 
-from minisd.anatomy import HALVES, Summary
 from minisd.figures.style import COLOURS, HOUSE, INK, SIGNED, Figure, blank, entitle, percent
+from minisd.observe.summary import HALVES, Summary
 
 SHOWS = {"text_encoder": "text", "unet": "noise", "encoder": "latent", "decoder": "latent"}
 PALE_PART = "encoder"           # told apart from the decoder, whose colour it has

@@ -13,7 +13,8 @@ from typing import Any
 import matplotlib.figure
 from PIL import Image
 
-from minisd.images import few_colours, written_whole
+from minisd.observe.files import written_whole
+from minisd.observe.pictures import few_colours
 
 # At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
 COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",

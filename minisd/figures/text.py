@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.figures.style import COLOURS, HOUSE, INK, MAGNITUDE, SIGNED, Figure, blank, entitle
-from minisd.tokenizer import Encoded, readable
+from minisd.observe.tokens import readable
+from minisd.tokenizer import Encoded
 
 STRETCH = 3.0                   # standard deviations at either end of that scale
 # The places of a prompt by what stands there: words have the colour of text.

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
-from minisd.anatomy import BlockCost
 from minisd.config import UNetConfig
 from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle, percent
+from minisd.observe.summary import BlockCost
 
 # What a block is for, and so its colour: convolutions work on the noisy latents, transformers
 # read the text, and one small network makes a vector of the time.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from minisd import checkpoint, figures
-from minisd.loading import load
+from minisd import figures
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.load import load
 from minisd.toyworld import bench, data
 from minisd.toyworld.bench import ATTRIBUTES, Bench, Job, Options, Section, jobs, rates
 from minisd.toyworld.captions import full_caption

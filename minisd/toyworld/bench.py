@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.diffusion import guide
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import Guess, make_rule, sample

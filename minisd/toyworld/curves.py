@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisd.images import written_whole
+from minisd.observe.files import written_whole
 from minisd.toyworld.recipe import Part, Recipe
 
 POINTS = 120                    # of a curve; a figure has few more columns of pixels

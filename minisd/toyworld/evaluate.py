@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from minisd import figures
-from minisd.images import psnr, to_pil
-from minisd.loading import WEIGHTS, load
+from minisd.checkpoints.load import WEIGHTS, load
+from minisd.images import to_pil
+from minisd.observe.pictures import psnr
 from minisd.toyworld import bench, loop, results
 from minisd.toyworld.adherence import (
     best_guidance,

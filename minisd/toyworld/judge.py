@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, Scene
 
 SIDE = 64               # pixels along each side of what the judge looks at

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minisd import checkpoint
+from minisd.checkpoints import weights as checkpoint
 from minisd.toyworld import data, loop
 from minisd.vae import VAE
 

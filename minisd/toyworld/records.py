@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minisd.images import written_whole
+from minisd.observe.files import written_whole
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from minisd.images import written_whole
+from minisd.observe.files import written_whole
 from minisd.toyworld.bench import SPLITS, Job
 from minisd.toyworld.records import Records, Row, read_summary
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minisd import checkpoint
-from minisd.clip import CLIP, CLIPTextTransformer
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.load import WEIGHTS
+from minisd.clip import CLIPTextTransformer
 from minisd.config import TOYWORLD, Config
-from minisd.loading import WEIGHTS
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import (
     curves,
@@ -32,6 +32,7 @@ from minisd.toyworld import (
     train_vae,
 )
 from minisd.toyworld.captions import caption, vocabulary
+from minisd.toyworld.clip import CLIP
 from minisd.toyworld.judge import Judge, save_judge
 from minisd.toyworld.recipe import RECIPE, Recipe
 from minisd.unet import UNet

@@ -14,11 +14,11 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisd.clip import CLIP
 from minisd.config import Config
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data, loop
 from minisd.toyworld.captions import WHOLE, caption, choose_telling, plain_caption
+from minisd.toyworld.clip import CLIP
 from minisd.toyworld.recipe import Recipe
 from minisd.toyworld.scenes import Scene, draw
 from minisd.toyworld.twins import foils, twin

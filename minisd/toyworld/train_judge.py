@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisd.images import save_grid
+from minisd.observe.pictures import save_grid
 from minisd.toyworld import data, loop
 from minisd.toyworld.judge import GRID, SIDE, Judge, Maps, agrees
 from minisd.toyworld.recipe import Recipe

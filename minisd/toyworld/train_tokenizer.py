@@ -7,7 +7,8 @@ from pathlib import Path
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from minisd.tokenizer import END_OF_WORD, PIECES, clip_vocabulary
+from minisd.checkpoints.vocabulary import clip_vocabulary
+from minisd.tokenizer import END_OF_WORD, PIECES
 
 
 def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, make_schedule
-from minisd.images import grid
+from minisd.observe.pictures import grid
 from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data, loop, views

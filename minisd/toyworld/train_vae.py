@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.config import Config
-from minisd.images import psnr, save_grid
+from minisd.observe.pictures import psnr, save_grid
 from minisd.toyworld import data, loop
 from minisd.toyworld.recipe import Recipe
 from minisd.vae import VAE

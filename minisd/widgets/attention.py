@@ -18,9 +18,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from minisd.observe.attention_maps import (
+    attention_layers,
+    edit_attention,
+    record_attention,
+    scale_word,
+)
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
-from minisd.taps import attention_layers, edit_attention, record_attention, scale_word
 from minisd.tokenizer import Tokenizer
 from minisd.widgets.engine import Frame, heard
 from minisd.widgets.examples import examples

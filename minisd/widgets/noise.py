@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minisd import images
 from minisd.diffusion import Schedule, add_noise
+from minisd.observe import pictures
 from minisd.pipeline import StableDiffusion
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
@@ -102,7 +103,7 @@ def in_digits(schedule: Schedule, t: int) -> str:
 def mosaic(latents: Tensor) -> Image.Image:
     """All channels (c, h, w) as signed maps on one scale, in as many rows as columns."""
     maps = [signed_picture(values, LIMIT) for values in latents]
-    return images.grid(maps, columns=math.ceil(math.sqrt(len(maps))), gap=1)
+    return pictures.grid(maps, columns=math.ceil(math.sqrt(len(maps))), gap=1)
 
 
 def schedule_picture(schedule: Schedule, t: int) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 from PIL import Image, ImageDraw, ImageFont
 
-from minisd.images import few_colours
+from minisd.observe.pictures import few_colours
 
 # The widgets' colours; the first row is of figures/style.py, which would import matplotlib.
 COLOURS = {"time": "#D05B13", "noise": "#484848", "picture": "#0BA669",

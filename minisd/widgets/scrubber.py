@@ -6,7 +6,7 @@ import ipywidgets
 from PIL import Image
 from torch import Tensor
 
-from minisd.trace import Trace
+from minisd.observe.trace import Trace
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
 from minisd.widgets.maps import GAP, LABEL_HIGH, Panel, sheet

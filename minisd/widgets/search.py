@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from minisd import images
-from minisd.clip import CLIP
+from minisd.observe import pictures
 from minisd.tokenizer import Tokenizer
+from minisd.toyworld.clip import CLIP
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
 
@@ -39,7 +40,7 @@ class Searcher:
 
     def __call__(self, at: Values) -> Generator[Frame, None, None]:
         found, likeness = self.closest(at["prompt"])
-        picture = images.grid([self.pictures[i] for i in found], COLUMNS)
+        picture = pictures.grid([self.pictures[i] for i in found], COLUMNS)
         digits = [f"{value:.2f}" for value in likeness]
         unseen = self.tokenizer.unseen_words(at["prompt"])
         lines = [f"Cosine similarities, row by row: {', '.join(digits)}.",

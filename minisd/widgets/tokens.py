@@ -10,16 +10,9 @@ from typing import Any
 import ipywidgets
 from PIL import Image, ImageDraw, ImageFont
 
+from minisd.observe.tokens import join, readable, token_bytes
 from minisd.pipeline import StableDiffusion
-from minisd.tokenizer import (
-    END,
-    END_OF_WORD,
-    START,
-    Tokenizer,
-    join,
-    readable,
-    token_bytes,
-)
+from minisd.tokenizer import END, END_OF_WORD, START, Tokenizer
 from minisd.widgets.engine import Engine, Frame
 from minisd.widgets.examples import examples
 from minisd.widgets.pictures import COLOURS, card, mimebundle

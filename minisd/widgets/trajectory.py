@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from minisd.pca import principal_plane
-from minisd.trace import Trace
+from minisd.observe.pca import principal_plane
+from minisd.observe.trace import Trace
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
 from minisd.widgets.maps import GAP, LABEL, LABEL_HIGH, Panel, sheet

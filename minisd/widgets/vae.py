@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from minisd import images
+from minisd.observe import pictures
 from minisd.pipeline import StableDiffusion
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
@@ -117,7 +118,7 @@ class VAEExplorer(Explorer):
               decoded: bool) -> View:
         """The pictures above, the channels below; latents as encoded give the channels' scale."""
         back = images.from_pil(picture)
-        decibels = float(images.psnr(back, pixels))
+        decibels = float(pictures.psnr(back, pixels))
         error = (back - pixels)[0].square().mean(0).sqrt() * LEVELS
         shown = [(images.to_pil(pixels)[0], "original"),
                  (picture, f"decoded: {decibels:.1f} dB" if decoded else "preview"),

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from minisd.checkpoints.load import load
 from minisd.config import V1, Config
-from minisd.loading import load
 
 GIB = 2 ** 30
 SAMPLED_EVERY = 0.005           # seconds between two looks at another process's memory

@@ -16,10 +16,10 @@ sys.path.insert(0, str(TESTS))
 
 import parity  # noqa: E402
 
-from minisd import layouts  # noqa: E402
+from minisd.checkpoints import layouts  # noqa: E402
+from minisd.checkpoints.vocabulary import packaged_tokenizer
 from minisd.config import V1, Config  # noqa: E402
 from minisd.pipeline import StableDiffusion  # noqa: E402
-from minisd.tokenizer import Tokenizer  # noqa: E402
 from minisd.unet import UNet  # noqa: E402
 from minisd.vae import VAE  # noqa: E402
 
@@ -59,7 +59,7 @@ def pipelines(config: Config, dtype: torch.dtype, device: str) -> tuple[StableDi
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     with torch.device("meta"):
-        sd = StableDiffusion(config, Tokenizer.from_package())
+        sd = StableDiffusion(config, packaged_tokenizer())
     sd = draw(sd, dtype, device)
     unet, vae = shells("unet", config)[1], shells("vae", config)[1]
     share("unet", sd.unet, unet)
@@ -131,7 +131,7 @@ def make_description(folder: Path, config: Config) -> Path:
     with torch.device("meta"):
         unet, vae = parity.unet(config.unet), parity.vae(config.vae)
         text_encoder = parity.clip_text(config.text)
-    ours = Tokenizer.from_package()
+    ours = packaged_tokenizer()
     assert ours is not None, "no package carries CLIP's vocabulary: install requirements-dev.txt"
     merges = json.loads(ours.backend.to_str())["model"]["merges"]
     parts: dict[str, Any] = {

@@ -6,9 +6,9 @@ stopped. Failures of the network end in exit status 1, for the same command may 
 
 from pathlib import Path
 
-from minisd import download
-from minisd.commands.arguments import Parser, check_writable
-from minisd.commands.terminal import say
+from minisd.checkpoints import download
+from minisd.cli.arguments import Parser, check_writable
+from minisd.cli.terminal import say
 
 EPILOG = """\
 example:

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from minisd.commands.installation import ROOT, Finding, Findings, problem
+from minisd.cli.installation import ROOT, Finding, Findings, problem
 
 LEAST_DISK = 100_000_000        # bytes, for pictures and traces
 MEMINFO = Path("/proc/meminfo")
@@ -44,7 +44,7 @@ def memory() -> Findings:
 
 def v1_bytes() -> int:
     """Of v1's weights in float32."""
-    from minisd.known import KNOWN
+    from minisd.checkpoints.known import KNOWN
 
     return sum(file.size or 0 for file in KNOWN["v1-5"].files)
 
@@ -70,7 +70,7 @@ def formats() -> Findings:
     """In which precision `--dtype auto` computes on the processor."""
     import torch
 
-    from minisd.loading import choose_dtype
+    from minisd.checkpoints.load import choose_dtype
 
     if choose_dtype("auto", torch.device("cpu")) == torch.bfloat16:
         yield Finding("processor", "computes in bfloat16, which `--dtype auto` takes")

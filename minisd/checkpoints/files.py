@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minisd.sniff import HEAD, impostor
+from minisd.checkpoints.sniff import HEAD, impostor
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 SAFETENSORS_HEADER = b"{"       # JSON after 8 bytes of its length, and those may look like anything

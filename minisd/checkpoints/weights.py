@@ -15,10 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minisd.clip import CLIPTextTransformer
-from minisd.config import Config, to_dict
-from minisd.files import open_weights
-from minisd.sources import (
+from minisd.checkpoints.files import open_weights
+from minisd.checkpoints.sources import (
     PARTS,
     Source,
     config_of,
@@ -27,6 +25,8 @@ from minisd.sources import (
     read_config,
     require,
 )
+from minisd.clip import CLIPTextTransformer
+from minisd.config import Config, to_dict
 from minisd.unet import UNet
 from minisd.vae import VAE
 

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from minisd.hub import DownloadError, Place
-from minisd.sniff import HEAD, impostor
+from minisd.checkpoints.hub import DownloadError, Place
+from minisd.checkpoints.sniff import HEAD, impostor
 
 BLOCK = 2 ** 22                 # bytes hashed at once
 AGAIN = "fetch it again"

@@ -9,9 +9,9 @@ import os
 import warnings
 from pathlib import Path
 
-from minisd.commands.arguments import WEIGHTS
-from minisd.commands.installation import Finding, Findings, problem
-from minisd.commands.terminal import short
+from minisd.cli.arguments import WEIGHTS
+from minisd.cli.installation import Finding, Findings, problem
+from minisd.cli.terminal import short
 
 TOYWORLD = ("config.json", "text_encoder.safetensors", "unet.safetensors", "vae.safetensors",
             "tokenizer/vocab.json", "tokenizer/merges.txt")
@@ -39,7 +39,7 @@ def _fault(place: Path) -> Finding | None:
     if place.suffix == ".part":
         return Finding("weights", f"{name} is an unfinished download",
                        "the same `python -m minisd download` goes on with it")
-    from minisd.sniff import HEAD, impostor
+    from minisd.checkpoints.sniff import HEAD, impostor
 
     with place.open("rb") as file:
         found = impostor(file.read(HEAD))
@@ -74,9 +74,9 @@ def toyworld() -> Findings:
 
 def real_weights() -> Findings:
     """Which of v1's are at hand, whether their prompts can be read, and what "auto" takes."""
-    from minisd.catalogue import SHIPPED, find, models
-    from minisd.loading import find_tokenizer
-    from minisd.sources import config_of, open_model
+    from minisd.checkpoints.load import find_tokenizer
+    from minisd.checkpoints.registry import SHIPPED, find, models
+    from minisd.checkpoints.sources import config_of, open_model
 
     found = [model for model in models() if model.path and model.name != SHIPPED]
     if not found:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
+from minisd.checkpoints.download import LICENCE, WEIGHTS
+from minisd.checkpoints.known import KNOWN, SINGLE_FILES, VERSIONS
+from minisd.checkpoints.sources import PARTS, SPOKEN, config_of, network_files, open_model, require
 from minisd.config import TOYWORLD, V1, Config
-from minisd.download import LICENCE, WEIGHTS
-from minisd.known import KNOWN, SINGLE_FILES, VERSIONS
 from minisd.pipeline import StableDiffusion
-from minisd.sources import PARTS, SPOKEN, config_of, network_files, open_model, require
 from minisd.tokenizer import warn
 
 SHIPPED = "toyworld"

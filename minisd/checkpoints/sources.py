@@ -20,10 +20,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from minisd import layouts
+from minisd.checkpoints import layouts
+from minisd.checkpoints.diffusers_config import read_configs
+from minisd.checkpoints.files import Weights, open_weights
 from minisd.config import V1, Config, from_dict
-from minisd.diffusers_config import read_configs
-from minisd.files import Weights, open_weights
 
 PARTS = ("text_encoder", "unet", "vae")
 SPOKEN = {"text_encoder": "text encoder", "unet": "UNet", "vae": "VAE"}

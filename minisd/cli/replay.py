@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from minisd import images
-from minisd.commands import arguments, options, paint
-from minisd.commands.arguments import DTYPES, MODELS, WEIGHTS, Parser
-from minisd.commands.terminal import complain, say
+from minisd.cli import arguments, options, paint
+from minisd.cli.arguments import DTYPES, MODELS, WEIGHTS, Parser
+from minisd.cli.terminal import complain, say
+from minisd.observe import png
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
@@ -48,9 +49,9 @@ def make_parser() -> Parser:
 def run(argv: list[str]) -> int:
     """Paint again, and say whether it is the same picture; returns the exit status."""
     given = make_parser().read(argv)
-    record = images.read_metadata(given.png)
+    record = png.read_metadata(given.png)
     args = settings(record, given)
-    arguments.check_writable(args.output.parent if args.output else images.OUTPUTS, "-o")
+    arguments.check_writable(args.output.parent if args.output else png.OUTPUTS, "-o")
     inputs = paint.Inputs.read(args)
     check_inputs(record, inputs)
     before = images.to_rgb(given.png)

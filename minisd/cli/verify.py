@@ -4,9 +4,9 @@ Exit status 0 for a known file and for any other that can be read, with a line t
 2 for one that is damaged, empty, no weights at all, or not there.
 """
 
-from minisd import download
-from minisd.commands.arguments import Parser
-from minisd.commands.terminal import say
+from minisd.checkpoints import download
+from minisd.cli.arguments import Parser
+from minisd.cli.terminal import say
 
 
 def make_parser() -> Parser:

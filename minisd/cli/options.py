@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from minisd.commands import arguments
-from minisd.commands.arguments import DTYPES, MODELS, SAMPLERS, Parser
+from minisd.cli import arguments
+from minisd.cli.arguments import DTYPES, MODELS, SAMPLERS, Parser
 
 LARGEST_SEED = 2 ** 63 - 1
 STEPS, GUIDANCE = 50, 7.5

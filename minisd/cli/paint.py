@@ -11,9 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from minisd import images
-from minisd.commands import arguments, recording
-from minisd.commands.options import GUIDANCE, STEPS, TOYWORLD_GUIDANCE, TOYWORLD_STEPS, parse
-from minisd.commands.terminal import CtrlC, say
+from minisd.cli import arguments, recording
+from minisd.cli.options import GUIDANCE, STEPS, TOYWORLD_GUIDANCE, TOYWORLD_STEPS, parse
+from minisd.cli.terminal import CtrlC, say
+from minisd.observe import pictures, png
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
@@ -44,7 +45,7 @@ class Inputs:
     def sha256(self) -> dict[str, object]:
         """Of each that there is, by its name in a picture's record."""
         named = {"init_image_sha256": self.image, "mask_sha256": self.mask}
-        return {name: images.pixel_sha256(picture) for name, picture in named.items() if picture}
+        return {name: pictures.pixel_sha256(picture) for name, picture in named.items() if picture}
 
 
 # The run
@@ -69,7 +70,7 @@ def run(argv: list[str], subcommands: str = "") -> int:
     """Paint what the arguments ask for; returns the exit status."""
     begun = time.perf_counter()
     args = parse(argv, subcommands)
-    arguments.check_writable(args.output.parent if args.output else images.OUTPUTS, "-o")
+    arguments.check_writable(args.output.parent if args.output else png.OUTPUTS, "-o")
     recording.check_places(args)
     inputs = Inputs.read(args)
 
@@ -127,7 +128,7 @@ def save(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs,
     record, paths = record_of(sd, args, inputs), []
     for i, picture in enumerate(pictures):
         path = _target(args, i)
-        images.save_png(picture, path, {**record, "seed": args.seed + i, "height": picture.height,
+        png.save_png(picture, path, {**record, "seed": args.seed + i, "height": picture.height,
                                         "width": picture.width})
         say(str(path))
         paths.append(path)
@@ -155,5 +156,5 @@ def _target(args: argparse.Namespace, i: int) -> Path:
     """Where picture i goes."""
     output: Path | None = args.output
     if output is None:
-        return images.default_path(args.prompt, args.seed + i)
+        return png.default_path(args.prompt, args.seed + i)
     return output if args.num_images == 1 else output.with_stem(f"{output.stem}-{i + 1}")

@@ -1,7 +1,7 @@
 """`python -m minisd models`: the known models, what they are made of, and which are at hand."""
 
-from minisd.commands.arguments import Parser
-from minisd.commands.terminal import say, short
+from minisd.cli.arguments import Parser
+from minisd.cli.terminal import say, short
 
 
 def run(argv: list[str]) -> int:
@@ -9,7 +9,7 @@ def run(argv: list[str]) -> int:
     Parser("minisd models", "List the known models, their sizes, and which are at hand.").read(argv)
 
     import minisd
-    from minisd.catalogue import find
+    from minisd.checkpoints.registry import find
 
     say(f"{minisd.models()}\n")
     say(f"auto, which is taken where none is named: {short(find('auto'))}")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from minisd import images
-from minisd.commands.arguments import check_writable
-from minisd.commands.options import SNAPSHOTS
+from minisd.cli.arguments import check_writable
+from minisd.cli.options import SNAPSHOTS
+from minisd.observe import pictures, png
 
 if TYPE_CHECKING:
+    from minisd.observe.trace import Trace
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
-    from minisd.trace import Trace
 
 OPTIONS = ("snapshots", "steps_dir", "trace")
 ABOUT = ("prompt", "negative_prompt", "guidance_scale", "steps", "sampler", "eta", "seed",
@@ -65,7 +65,7 @@ class Recorder:
             pictures = self.sd.decode(step.x0)
             for i, picture in enumerate(pictures):
                 number = f"-{i + 1}" if len(pictures) > 1 else ""
-                images.save_png(picture, self.args.steps_dir / f"{step.index:03d}{number}.png")
+                png.save_png(picture, self.args.steps_dir / f"{step.index:03d}{number}.png")
 
     def write(self, paths: list[Path]) -> Iterator[str]:
         """Write the rest, the strips beside the pictures at `paths`; yields where each thing is."""
@@ -75,7 +75,7 @@ class Recorder:
                 for path, strip in zip(paths, strips(trace), strict=True):
                     target = path.with_stem(f"{path.stem}-snapshots")
                     target = target if self.args.output else unused(target)
-                    images.save_png(strip, target)
+                    png.save_png(strip, target)
                     yield str(target)
             if self.args.trace is not None:
                 trace.save(self.args.trace)
@@ -89,8 +89,8 @@ def make_trace(sd: "StableDiffusion", args: argparse.Namespace, steps: list["Sam
     """What sd.trace would have recorded of the same run, with the pictures of its snapshots."""
     import torch
 
-    from minisd.preview import factors_of
-    from minisd.trace import Trace, snapshot_marks
+    from minisd.observe.preview import factors_of
+    from minisd.observe.trace import Trace, snapshot_marks
 
     factor = sd.config.vae.downscale
     height, width = (side * factor for side in steps[0].x_t.shape[2:])
@@ -108,7 +108,7 @@ def make_trace(sd: "StableDiffusion", args: argparse.Namespace, steps: list["Sam
 def strips(trace: "Trace") -> list[Image.Image]:
     """For each picture of the run its decoded snapshots: x_t, and below it the predicted x0."""
     moments = [trace.pictures[done] for done in sorted(trace.pictures)]
-    return [images.grid([moment[row][i] for row in (0, 1) for moment in moments],
+    return [pictures.grid([moment[row][i] for row in (0, 1) for moment in moments],
                         columns=len(moments)) for i in range(len(trace.latents))]
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minisd.commands import arguments
-from minisd.commands.arguments import Parser
-from minisd.commands.terminal import say
+from minisd.cli import arguments
+from minisd.cli.arguments import Parser
+from minisd.cli.terminal import say
 from minisd.config import TOYWORLD, V1, Config
 
 if TYPE_CHECKING:
-    from minisd.sources import Source
+    from minisd.checkpoints.sources import Source
 
 SIZES = "v1"                    # a name for the sizes alone, wherever the weights are
 
@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
     args = make_parser().read(argv)
     config, origin = look_at(args.model)
 
-    from minisd import anatomy
+    from minisd.observe import summary as anatomy
 
     say(f"{origin}\n\n{anatomy.info(config, arrays=args.arrays)}")
     return 0
@@ -51,8 +51,8 @@ def look_at(name: str) -> tuple[Config, str]:
     if name == SIZES:
         return V1, "Stable Diffusion v1, by its sizes; no file was looked at"
 
-    from minisd.catalogue import SHIPPED, find, models
-    from minisd.sources import config_of, open_model
+    from minisd.checkpoints.registry import SHIPPED, find, models
+    from minisd.checkpoints.sources import config_of, open_model
 
     known = {model.name: model for model in models()}
     if name in known and known[name].path is None:
@@ -68,7 +68,7 @@ def check(source: Source, config: Config) -> None:
     """Raises ValueError where names or shapes of what the source holds are not the model's."""
     import torch
 
-    from minisd.checkpoint import check_names
+    from minisd.checkpoints.weights import check_names
     from minisd.pipeline import StableDiffusion
 
     with torch.device("meta"):

@@ -8,13 +8,14 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from minisd import checkpoint
-from minisd.catalogue import LOADABLE, WEIGHTS, find
-from minisd.clip import CLIP
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.registry import LOADABLE, WEIGHTS, find
+from minisd.checkpoints.sources import require
+from minisd.checkpoints.vocabulary import packaged_tokenizer
 from minisd.config import V1, Config
 from minisd.pipeline import StableDiffusion
-from minisd.sources import require
 from minisd.tokenizer import Tokenizer
+from minisd.toyworld.clip import CLIP
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
@@ -131,7 +132,7 @@ def find_tokenizer(model: Path, config: Config) -> Tokenizer | None:
         return None
     places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
     found = next((place for place in places if (place / "vocab.json").is_file()), None)
-    return (Tokenizer.from_package(max_length=text.max_length) if found is None else
+    return (packaged_tokenizer(max_length=text.max_length) if found is None else
             Tokenizer.from_folder(found, max_length=text.max_length))
 
 

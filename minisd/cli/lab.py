@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minisd.commands import arguments
-from minisd.commands.arguments import Parser
+from minisd.cli import arguments
+from minisd.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"

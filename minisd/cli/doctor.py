@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minisd.commands import assets, installation, machine
-from minisd.commands.arguments import Parser
-from minisd.commands.installation import Finding, Findings, problem
-from minisd.commands.terminal import say
+from minisd.cli import assets, installation, machine
+from minisd.cli.arguments import Parser
+from minisd.cli.installation import Finding, Findings, problem
+from minisd.cli.terminal import say
 
 CHECKS = (installation.python, installation.packages, installation.arrays, installation.kernel,
           installation.importable, installation.folders, assets.files, assets.toyworld,

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from minisd.hub import Changed, DownloadError, Hub, Remote
-from minisd.known import KNOWN, File, Model, hashed, hasher, progress, verify
+from minisd.checkpoints.hub import Changed, DownloadError, Hub, Remote
+from minisd.checkpoints.known import KNOWN, File, Model, hashed, hasher, progress, verify
 
 try:
     import fcntl
@@ -25,7 +25,7 @@ except ImportError:                         # Windows has none: nothing guards t
 
 __all__ = ["KNOWN", "DownloadError", "Model", "fetch", "verify"]
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parents[2] / "weights"
 SPARE = 2 ** 28                 # bytes of disk to leave free
 MOST_CHANGES = 3                # of one file on the hub while it is fetched
 SHOWN = 12                      # hex digits of the checksum in the name of a part

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minisd.commands.arguments import MODELS, WEIGHTS, check_writable
+from minisd.cli.arguments import MODELS, WEIGHTS, check_writable
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent

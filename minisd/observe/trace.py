@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minisd import images, preview
 from minisd.diffusion import StepCoefficients
+from minisd.observe import files, preview
+from minisd.observe.attention_maps import AttentionMap
 from minisd.samplers import SampleStep
-from minisd.taps import AttentionMap
 
 FORMAT_KEY = "minisd_trace"     # in the file's metadata, beside "data" and "sha256"
 FORMAT = 1                      # counts up when older programs could no longer read it
@@ -179,7 +179,7 @@ class Trace:
                        "coefficients": asdict(s.coefficients)} for s in self.steps],
             "attention": [[entry.layer, entry.kind, entry.call] for entry in self.attention]})
         metadata = {FORMAT_KEY: str(FORMAT), "data": text, "sha256": _digest(text, tensors)}
-        with images.written_whole(path) as part:
+        with files.written_whole(path) as part:
             save_file(tensors, part, metadata)
 
     @classmethod
@@ -240,7 +240,7 @@ def _on_cpu(step: SampleStep) -> SampleStep:
 
 
 def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    return images.grid(pictures, len(pictures))
+    return pictures.grid(pictures, len(pictures))
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -1,0 +1,1 @@
+"""Looking at a model and its runs: traces, attention maps, previews, summaries."""

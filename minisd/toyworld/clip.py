@@ -1,0 +1,68 @@
+"""CLIP with both towers: pictures and sentences in one space (Radford et al. 2021).
+
+Stable Diffusion needs the text tower alone (minisd/clip.py). toyworld trains both, and keeps the
+image tower to search pictures with words. Dims: b batch, n tokens or patches, d width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from minisd.clip import CLIPTextTransformer, TransformerLayer
+from minisd.config import ImageTowerConfig, TextConfig
+
+START_TEMPERATURE = 0.07    # of the contrastive loss, learned from there on
+MAX_LOGIT_SCALE = 100.0
+
+
+class CLIPImageTransformer(nn.Module):
+    """A vision transformer (Dosovitskiy et al. 2021): square patches, and one class token."""
+
+    def __init__(self, config: ImageTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        patches = (config.image_size // config.patch_size) ** 2
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size,
+                                         stride=config.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(config.width) * config.width ** -0.5)
+        self.position_embedding = nn.Embedding(patches + 1, config.width)
+        self.pre_norm = nn.LayerNorm(config.width)
+        self.layers = nn.ModuleList(
+            TransformerLayer(config.width, config.heads) for _ in range(config.layers))
+        self.post_norm = nn.LayerNorm(config.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures (b, 3, size, size) in [-1, 1] -> what the class token gathered, (b, d)."""
+        x = self.patch_embedding(images).flatten(2).transpose(1, 2)         # b patches d
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1)   # b 1+patches d
+        x = self.pre_norm(x + self.position_embedding.weight)
+        for layer in self.layers:
+            x = layer(x, causal=False)
+        return self.post_norm(x[:, 0])
+
+
+class CLIP(nn.Module):
+    """Both towers and the space in which they are compared."""
+
+    def __init__(self, text: TextConfig, image: ImageTowerConfig) -> None:
+        super().__init__()
+        self.config = text
+        self.text = CLIPTextTransformer(text)
+        self.image = CLIPImageTransformer(image)
+        self.text_projection = nn.Linear(text.width, image.projection_dim, bias=False)
+        self.image_projection = nn.Linear(image.width, image.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(-torch.tensor(START_TEMPERATURE).log())
+
+    def embed_text(self, token_ids: Tensor) -> Tensor:
+        """(b, n) ids -> unit vectors (b, p): the state at the first end token, projected."""
+        hidden = self.text(token_ids)
+        ends = (token_ids == self.config.end_id).int().argmax(1)
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+        return nn.functional.normalize(self.text_projection(pooled), dim=-1)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Pictures (b, 3, size, size) in [-1, 1] -> unit vectors (b, p)."""
+        return nn.functional.normalize(self.image_projection(self.image(images)), dim=-1)
+
+    def scale(self) -> Tensor:
+        """What cosine similarities are multiplied by before the softmax: 1 / temperature."""
+        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
