@@ -27,14 +27,14 @@ SECONDS = 60                    # for another Python to answer
 
 Range = tuple[tuple[int, ...], tuple[int, ...]]     # from, and up to but without; () is no limit
 
-# What requirements.txt asks for, by the name on PyPI. The second table is for the notebooks.
+# What pyproject.toml asks for, by the name on PyPI. The second table is its extra [notebooks].
 PACKAGES: dict[str, Range] = {
-    "torch": ((2, 10), (2, 14)), "numpy": ((2, 0), ()), "safetensors": ((0, 5), ()),
-    "pillow": ((11, 0), ()), "tokenizers": ((0, 21), ()), "tqdm": ((), ())}
+    "torch": ((2, 10), (2, 15)), "numpy": ((2, 0), ()), "safetensors": ((0, 5), ()),
+    "pillow": ((11, 0), ()), "tokenizers": ((0, 21), ()), "ftfy": ((6, 3), ()),
+    "tqdm": ((4, 66), ())}
 NOTEBOOK_PACKAGES: dict[str, Range] = {
     "matplotlib": ((3, 9), ()), "jupyterlab": ((4, 4), ()), "ipywidgets": ((8, 1), ())}
 MODULES = {"pillow": "PIL"}     # where the name to import is another
-INSTALL = f"run `{sys.executable} -m pip install -r requirements.txt` in {ROOT}"
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,21 @@ def _package(name: str, limits: Range, *, broken: bool) -> Finding:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, f"not installed{purpose}", INSTALL, broken)
+        return Finding(name, f"not installed{purpose}", _install(name), broken)
     number = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
     low, high = limits
     if number < low or (high and number >= high):
         wanted = f"{_dotted(low)} or newer" + (f", older than {_dotted(high)}" if high else "")
-        return Finding(name, f"{version}, expected {wanted}{purpose}", INSTALL, broken)
+        return Finding(name, f"{version}, expected {wanted}{purpose}", _install(name), broken)
     return Finding(name, version)
+
+
+def _install(*names: str) -> str:
+    """The command that installs packages in versions that are known to work."""
+    limits = PACKAGES | NOTEBOOK_PACKAGES
+    wanted = (f'"{name}>={_dotted(low)}' + (f",<{_dotted(high)}" if high else "") + '"'
+              for name in names for low, high in [limits[name]])
+    return f"run `{sys.executable} -m pip install {' '.join(wanted)}`"
 
 
 def _dotted(version: tuple[int, ...]) -> str:
@@ -115,10 +123,11 @@ def arrays() -> Findings:
         import numpy as np
         import torch
     except ModuleNotFoundError as error:
-        yield Finding("arrays", f"not looked at ({error})", INSTALL)
+        yield Finding("arrays", f"not looked at ({error})", _install("torch", "numpy"))
         return
     except Exception as error:      # a package built for another machine can raise anything
-        yield problem("arrays", f"torch or numpy does not start ({error})", INSTALL)
+        yield problem("arrays", f"torch or numpy does not start ({error})",
+                      _install("torch", "numpy"))
         return
     try:
         right = torch.from_numpy(np.arange(3)).add(1).numpy().tolist() == [1, 2, 3]
@@ -127,7 +136,7 @@ def arrays() -> Findings:
         fault = str(error) or type(error).__name__
     if fault:
         yield problem("arrays", f"torch {torch.__version__} and numpy {np.__version__} do not fit "
-                      f"together ({fault})", INSTALL)
+                      f"together ({fault})", _install("torch", "numpy"))
     else:
         yield Finding("arrays", "torch and numpy hand each other numbers")
 
@@ -139,7 +148,7 @@ def kernel() -> Findings:
     try:
         from jupyter_client.kernelspec import KernelSpecManager
     except ImportError:
-        yield Finding("kernel", "no Jupyter in this Python", INSTALL)
+        yield Finding("kernel", "no Jupyter in this Python", _install(*NOTEBOOK_PACKAGES))
         return
     lab = "start notebooks with `python -m minisd lab`, which brings its own kernel"
     command = KernelSpecManager().get_kernel_spec("python3").argv[0]
