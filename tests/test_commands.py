@@ -604,10 +604,15 @@ def test_lab(jupyter, monkeypatch, tmp_path):
         {"argv": ["/elsewhere/python"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["lab", "--port", "9001", "--no-browser", "--", "--allow-root", "--x=--"]) == 3
+    monkeypatch.setattr(lab, "is_root", lambda: True)
+    assert cli.main(["lab", "--port", "9001", "--no-browser", "--", "--x", "--y=--"]) == 3
+    started = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
+               "--LabApp.default_url=/lab/tree/notebooks"]
     assert jupyter["command"] == [
-        sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT / 'notebooks'}",
-        "--port=9001", "--no-browser", "--allow-root", "--x=--"]
+        *started, "--port=9001", "--no-browser", "--allow-root", "--x", "--y=--"]
+    monkeypatch.setattr(lab, "is_root", lambda: False)
+    assert cli.main(["lab"]) == 3
+    assert jupyter["command"] == started
     kernel = jupyter["kernel"]
     assert kernel.argv[0] == sys.executable and "ipykernel_launcher" in kernel.argv
     done = subprocess.run(
@@ -624,7 +629,8 @@ def test_lab_says_what_is_missing(jupyter, monkeypatch, tmp_path, capsys):
         line = refused(capsys, "lab", status=1)
     assert f"the Python at {sys.executable}, got no jupyterlab, no ipykernel" in line
     monkeypatch.setattr(lab, "NOTEBOOKS", tmp_path)
-    assert "expected the notebooks in" in refused(capsys, "lab", status=1)
+    assert "an installed minisd brings none, so run `python -m minisd lab` in a copy" in refused(
+        capsys, "lab", status=1)
     assert jupyter == {}
 
 
@@ -642,7 +648,7 @@ def test_lab_in_earnest(tmp_path):
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "minisd", "lab", "--port", str(port), "--no-browser", "--",
-         "--allow-root", "--ServerApp.token=secret", "--ServerApp.port_retries=0"],
+         "--ServerApp.token=secret", "--ServerApp.port_retries=0"],
         cwd=tmp_path, env={**os.environ, **private, "JUPYTER_PREFER_ENV_PATH": "0"})
 
     def get(path: str) -> dict[str, Any]:
@@ -658,8 +664,9 @@ def test_lab_in_earnest(tmp_path):
             time.sleep(0.2)
         spec = get("/api/kernelspecs")["kernelspecs"]["python3"]["spec"]
         assert spec["argv"][0] == sys.executable
-        names = [entry["name"] for entry in get("/api/contents")["content"]]
+        names = [entry["name"] for entry in get("/api/contents/notebooks")["content"]]
         assert "00_quickstart.ipynb" in names
+        assert get("/api/contents/minisd/unet.py")["type"] == "file"    # a notebook links to it
     finally:
         process.terminate()
         process.wait(60)

@@ -3,6 +3,9 @@
 A notebook asks for the kernel "python3". Which Python that is depends on what was ever installed
 for this user, so a kernel of that name is put in front of all others: this interpreter, and the
 minisd that runs now. It lies in a temporary folder and is gone when JupyterLab ends.
+
+JupyterLab serves the whole checkout and begins in notebooks/, so that links from a notebook to the
+source files open. An installed package holds no notebooks.
 """
 
 import importlib.util
@@ -42,19 +45,27 @@ def run(argv: list[str]) -> int:
     args = make_parser().read(argv[:cut], surplus=": what is JupyterLab's goes after --")
     if not any(NOTEBOOKS.glob("*.ipynb")):
         raise RuntimeError(f"expected the notebooks in {NOTEBOOKS}, which is not there or empty: "
-                           f"install minisd from a copy of the repository with `pip install -e .`")
+                           f"an installed minisd brings none, so run `python -m minisd lab` in a "
+                           f"copy of the repository")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise RuntimeError(f"expected {', '.join(NEEDED)} in the Python at {sys.executable}, got "
                            f"no {', no '.join(missing)}: run `{sys.executable} -m pip install "
                            f"{' '.join(missing)}`")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
+               f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}"]
     command += [] if args.port is None else [f"--port={args.port}"]
     command += ["--no-browser"] if args.no_browser else []
+    command += ["--allow-root"] if is_root() else []
     with tempfile.TemporaryDirectory(prefix="minisd-lab-") as folder:
         write_kernel(Path(folder))
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("JUPYTER_PATH")])])
         return wait_for([*command, *argv[cut + 1:]], {**os.environ, "JUPYTER_PATH": path})
+
+
+def is_root() -> bool:
+    """Whether this is the user root, as in most containers: JupyterLab refuses that unasked."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def write_kernel(folder: Path) -> None:
