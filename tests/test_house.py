@@ -158,6 +158,8 @@ def only_hands_on(node: ast.stmt) -> bool:
     """A docstring, an import, a literal, or the hook that imports a name when it is first used."""
     if isinstance(node, ast.If):
         return ast.unparse(node.test) == "TYPE_CHECKING" and all(map(only_hands_on, node.body))
+    if isinstance(node, ast.Try):       # says in a sentence which package is missing
+        return all(map(only_hands_on, node.body))
     if isinstance(node, ast.Assign | ast.Expr):
         try:
             ast.literal_eval(node.value)

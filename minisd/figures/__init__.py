@@ -1,5 +1,12 @@
 """Every matplotlib picture; nothing else imports matplotlib."""
 
+try:
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError("figures are drawn by matplotlib, which is not installed: run `python -m "
+                      "pip install matplotlib jupyterlab ipywidgets` (minisd's extra [notebooks])"
+                      ) from error
+
 from minisd.figures.attention import (
     heat_grid,
     lit_pictures,

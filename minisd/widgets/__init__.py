@@ -1,5 +1,12 @@
 """Things to move in a notebook. The one place that imports ipywidgets."""
 
+try:
+    import ipywidgets  # noqa: F401
+except ImportError as error:
+    raise ImportError("widgets are made of ipywidgets, which is not installed: run `python -m "
+                      "pip install matplotlib jupyterlab ipywidgets` (minisd's extra [notebooks])"
+                      ) from error
+
 from minisd.widgets.attention import attention_explorer, word_tokens
 from minisd.widgets.carbon import carbon_calculator, carbon_kg
 from minisd.widgets.comparison import prompt_comparison, word_changes
