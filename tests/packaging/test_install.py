@@ -78,9 +78,9 @@ def sdist(source: Path) -> Path:
 
 
 def git(source: Path) -> str:
-    for command in (["init"], ["add", "--all"], ["-c", "user.name=x", "-c", "user.email=x@x.x",
-                                                 "commit", "--message=x"]):
-        run("git", *command, "--quiet", cwd=source)
+    author = ("-c", "user.name=x", "-c", "user.email=x@x.x")
+    for command in (("init",), ("add", "--all"), (*author, "commit", "--message=x")):
+        run("git", *command, cwd=source)
     return f"git+{source.as_uri()}"
 
 
