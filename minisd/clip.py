@@ -1,10 +1,7 @@
-"""CLIP: the text transformer that turns a prompt into the UNet's context, and its image twin.
+"""CLIP's text transformer, which turns a prompt into the UNet's context (Radford et al. 2021).
 
-Radford et al. 2021. Both towers are the same pre-norm transformer; text may only look back
-(causal), image patches look everywhere. Stable Diffusion reads the text tower's whole last hidden
-state, one vector per token, not the single pooled vector that CLIP was trained to compare.
-
-Dims: b batch, n tokens (77) or patches, d width.
+A pre-norm transformer in which a token sees only those before it. Stable Diffusion reads its whole
+last hidden state, a vector for each token. Dims: b batch, n tokens (77), d width.
 """
 
 import torch
@@ -13,7 +10,7 @@ from torch import Tensor, nn
 from minisd.attention import Attention
 from minisd.config import TextConfig
 
-QUICK_GELU = 1.702          # x * sigmoid(1.702 x), CLIP's stand-in for GELU
+QUICK_GELU = 1.702          # x * sigmoid(1.702 x), CLIP's approximation of GELU
 
 
 class MLP(nn.Module):
@@ -46,7 +43,7 @@ class TransformerLayer(nn.Module):
 
 
 class CLIPTextTransformer(nn.Module):
-    """Token ids to one vector per token; there is no mask for padding, only the causal one."""
+    """Token ids to one vector for each token; padding is not masked, only the future is."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -60,13 +57,10 @@ class CLIPTextTransformer(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """(b, n) integers, n <= 77 -> the last hidden state after the final norm, (b, n, d)."""
         if token_ids.ndim != 2 or token_ids.shape[1] > self.config.max_length:
-            raise ValueError(
-                f"token ids have shape {tuple(token_ids.shape)}, expected (b, n) with n up to "
-                f"{self.config.max_length}: encode prompts with the model's tokenizer")
+            raise ValueError(f"expected token ids (b, n), n at most {self.config.max_length}, got "
+                             f"{tuple(token_ids.shape)}: encode prompts with the model's tokenizer")
         x = self.token_embedding(token_ids)                                 # b n d
         x = x + self.position_embedding.weight[:token_ids.shape[1]]
         for layer in self.layers:
             x = layer(x, causal=True)
         return self.final_norm(x)
-
-

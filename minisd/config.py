@@ -1,37 +1,28 @@
 """Every size of every network, as data.
 
 Stable Diffusion v1 and the toy world that ships with this repository run through the same
-classes; these dataclasses are all that differs between them. Sizes and constants of `V1` are
-those of `v1-inference.yaml` (CompVis, 2022) and of CLIP ViT-L/14 (Radford et al., 2021).
+classes; these dataclasses are all that differs between them. The sizes of `V1` are those of
+`v1-inference.yaml` (CompVis, 2022) and of CLIP ViT-L/14 (Radford et al. 2021).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class TextConfig:
     """The CLIP text transformer."""
 
-    vocab_size: int             # ids run from 0 to vocab_size - 1; the last two are start, end
-    width: int                  # d, the length of a token's embedding
+    vocab_size: int             # ids run from 0 to vocab_size - 1; the last two are start and end
+    width: int                  # d, the length of a token's vector
     layers: int
     heads: int
-    max_length: int = 77        # n, the number of tokens of every prompt after padding
+    max_length: int = 77        # n, tokens of every prompt after padding
     projection_dim: int = 0     # width of the space shared with the image tower; 0: no projection
-
-    @property
-    def start_id(self) -> int:
-        return self.vocab_size - 2
-
-    @property
-    def end_id(self) -> int:
-        return self.vocab_size - 1
 
 
 @dataclass(frozen=True)
 class ImageTowerConfig:
-    """CLIP's other half, a vision transformer. v1 does not ship it; toyworld trains and uses it."""
+    """CLIP's vision transformer, which v1 does not use; toyworld trains one (toyworld/clip.py)."""
 
     image_size: int             # pixels along each side
     patch_size: int             # pixels along each side of a patch
@@ -46,7 +37,7 @@ class VAEConfig:
     """The autoencoder between pictures (3, H, W) and latents (latent_channels, H/8, W/8)."""
 
     channels: tuple[int, ...]   # width of each level; every level but the last halves the size
-    layers_per_block: int       # ResBlocks per level in the encoder; the decoder has one more
+    layers_per_block: int       # ResBlocks per level of the encoder; the decoder has one more
     groups: int                 # of every GroupNorm
     scale_factor: float         # latents = z * scale_factor, so that latents have unit variance
     latent_channels: int = 4
@@ -62,22 +53,22 @@ class VAEConfig:
 class UNetConfig:
     """The noise predictor."""
 
-    channels: tuple[int, ...]           # width of each level
-    attention: tuple[bool, ...]         # which levels look at the text
-    layers_per_block: int               # ResBlocks per level on the way down; one more going up
-    heads: int                          # of every attention, at every level
-    context_dim: int                    # d of the text encoder
-    groups: int                         # of every GroupNorm
+    channels: tuple[int, ...]       # width of each level
+    attention: tuple[bool, ...]     # which levels have spatial transformers
+    layers_per_block: int           # ResBlocks per level going down; going up there is one more
+    heads: int                      # of every attention, at every level
+    context_dim: int                # d of the text encoder
+    groups: int                     # of every GroupNorm
     latent_channels: int = 4
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How fast pictures drown in noise: betas linear in their square root."""
+    """The noise schedule: betas linear in their square root."""
 
     beta_start: float = 0.00085
     beta_end: float = 0.012
-    timesteps: int = 1000               # T
+    timesteps: int = 1000           # T
 
 
 @dataclass(frozen=True)
@@ -88,30 +79,11 @@ class Config:
     text: TextConfig
     vae: VAEConfig
     unet: UNetConfig
-    image_size: int                     # pixels along each side of a default picture
+    image_size: int                 # pixels along each side of a default picture
     schedule: ScheduleConfig = ScheduleConfig()
     image_tower: ImageTowerConfig | None = None
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain JSON-ready dictionaries."""
-    return asdict(config)
-
-
-def from_dict(data: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`; lists (from JSON) become tuples again.
-
-    Raises TypeError where a field is missing or unknown.
-    """
-    parts = {"text": TextConfig, "vae": VAEConfig, "unet": UNetConfig,
-             "schedule": ScheduleConfig, "image_tower": ImageTowerConfig}
-
-    def build(name: str, value: Any) -> Any:
-        if name not in parts or value is None:
-            return value
-        return parts[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-
-    return Config(**{name: build(name, value) for name, value in data.items()})
+    guidance_scale: float = 7.5     # the model's own, used where none is given
+    steps: int = 50                 # the same
 
 
 V1 = Config(
@@ -134,4 +106,6 @@ TOYWORLD = Config(
     image_size=128,
     image_tower=ImageTowerConfig(image_size=128, patch_size=16, width=128, layers=4, heads=4,
                                  projection_dim=128),
+    guidance_scale=3.0,
+    steps=25,
 )

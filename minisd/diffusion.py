@@ -1,12 +1,12 @@
 """The mathematics of diffusion, as functions of plain numbers and tensors.
 
-A picture x_0 drowns in noise over T = 1000 timesteps (Ho et al. 2020, eq. 4):
+Noise is added to a picture x_0 over T = 1000 timesteps (Ho et al. 2020, eq. 4):
 
     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,    eps ~ N(0, I)
 
 and everything else is this line solved for another letter. alpha_bar_t falls from about 1 (all
-picture) to about 0 (all noise). Everything is in these variance-preserving coordinates: x_t has
-variance about 1 at every t. Coefficients are computed in float64.
+picture) to about 0 (all noise); x_t has variance about 1 at every t (variance-preserving).
+Coefficients are computed in float64.
 """
 
 import math
@@ -30,28 +30,16 @@ class Schedule:
         return len(self.betas)
 
     def at(self, t: float) -> float:
-        """alpha_bar at timestep t; below t = 0 the schedule ends at alpha_bar_0.
-
-        CompVis's convention ("set_alpha_to_one" off): the last step of DDIM leaves the little
-        noise that x_0 itself carries in the schedule. DDPM ends at exactly 1 instead. Between two
-        timesteps sigma is interpolated linearly.
-        """
-        t = max(t, 0)
-        if t == int(t):
-            return float(self.alpha_bar[int(t)])
-        return 1 / (1 + self.sigma_at(t) ** 2)
-
-    def sigma_at(self, t: float) -> float:
-        """sigma (see below) at timestep t, a fraction allowed."""
+        """alpha_bar at timestep t; between two timesteps sigma is interpolated linearly."""
         low, high = self.sigma()[[math.floor(t), math.ceil(t)]].tolist()
-        return low + (high - low) * (t - math.floor(t))
+        return 1 / (1 + (low + (high - low) * (t - math.floor(t))) ** 2)
 
     def snr(self) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), (T,)."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
     def sigma(self) -> Tensor:
-        """Noise relative to the signal, 1 / sqrt(snr), (T,): what Karras et al. 2022 call sigma."""
+        """Noise relative to the signal, 1 / sqrt(snr), (T,): the sigma of Karras et al. 2022."""
         return self.snr().rsqrt()
 
 
@@ -90,13 +78,8 @@ def _roots(alpha_bar: Tensor | float, like: Tensor) -> tuple[Tensor | float, Ten
     return per_picture.sqrt().to(like), (1 - per_picture).sqrt().to(like)
 
 
-# Guidance
-
 def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022), in the convention of Stable Diffusion.
-
-    0 gives the unconditional prediction, 1 the conditional one, more exaggerates the prompt.
-    """
+    """Classifier-free guidance (Ho & Salimans 2022): 1 is eps_cond, more exaggerates the prompt."""
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 
@@ -106,9 +89,8 @@ def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor
 class StepCoefficients:
     """What one step takes of the present latents, of the predicted noise, and of fresh noise.
 
-    x_prev = x_t * self.x_t + eps * self.eps + noise * self.noise, and for some samplers a look
-    ahead or a memory: ahead of a prediction at the next level, past of what the rule remembers,
-    newest first (earlier eps; for DPM-Solver++ earlier x_0).
+    x_prev = x_t * self.x_t + eps * self.eps + noise * self.noise, for some samplers plus `ahead` of
+    a second prediction at the next level and `past` of earlier ones (newest first; eps or x_0).
     """
 
     x_t: float
@@ -122,7 +104,8 @@ def ddim_coefficients(alpha_bar: float, alpha_bar_prev: float, eta: float = 0.0
                       ) -> StepCoefficients:
     """DDIM (Song et al. 2021, eq. 12): predict x_0, then noise it again to the earlier level.
 
-    eta scales the fresh noise: 0 is deterministic, 1 has the variance of DDPM's posterior.
+    eta scales the fresh noise: at 0 the step is deterministic, at 1 it is DDPM's, with mean and
+    variance of q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 6 and 7).
     """
     sigma = eta * math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)
                             * (1 - alpha_bar / alpha_bar_prev))
@@ -131,25 +114,12 @@ def ddim_coefficients(alpha_bar: float, alpha_bar_prev: float, eta: float = 0.0
     return StepCoefficients(to_x0, direction - to_x0 * math.sqrt(1 - alpha_bar), sigma)
 
 
-def ddpm_coefficients(alpha_bar: float, alpha_bar_prev: float) -> StepCoefficients:
-    """DDPM's posterior q(x_prev | x_t, x_0) at the predicted x_0 (Ho et al. 2020, eq. 6 and 7)."""
-    alpha = alpha_bar / alpha_bar_prev                  # of this step alone, however long it is
-    of_x0 = math.sqrt(alpha_bar_prev) * (1 - alpha) / (1 - alpha_bar)
-    of_x_t = math.sqrt(alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)
-    return StepCoefficients(of_x_t + of_x0 / math.sqrt(alpha_bar),
-                            -of_x0 * math.sqrt((1 - alpha_bar) / alpha_bar),
-                            math.sqrt(variance))
-
-
-def take_step(x_t: Tensor, eps: Tensor, noise: Tensor | None, c: StepCoefficients, *,
-              past: Sequence[Tensor] = (), ahead: Tensor | None = None) -> Tensor:
+def take_step(c: StepCoefficients, x_t: Tensor, eps: Tensor, *, noise: Tensor | None = None,
+              ahead: Tensor | None = None, past: Sequence[Tensor] = ()) -> Tensor:
     """The sum that the coefficients describe; what is left out counts as zero."""
+    terms = [(c.noise, noise), (c.ahead, ahead), *zip(c.past, past, strict=False)]
     x_prev = c.x_t * x_t + c.eps * eps
-    if noise is not None:
-        x_prev = x_prev + c.noise * noise
-    if ahead is not None:
-        x_prev = x_prev + c.ahead * ahead
-    for weight, remembered in zip(c.past, past, strict=False):
-        x_prev = x_prev + weight * remembered
+    for weight, term in terms:
+        if term is not None:
+            x_prev = x_prev + weight * term
     return x_prev

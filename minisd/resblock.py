@@ -1,18 +1,16 @@
-"""The convolutional half of the networks: time embedding, ResBlock, halving and doubling.
+"""The convolutional half of the networks: timestep embedding, ResBlock, down- and upsampling.
 
-The VAE and the UNet are built of the same residual block (He et al. 2016, with GroupNorm and
-SiLU as in Ho et al. 2020); only the UNet's is told the time. Dims: b c h w.
+The VAE and the UNet are built of the same residual block (He et al. 2016, with GroupNorm and SiLU
+as in Ho et al. 2020); only the UNet's takes the timestep embedding. Dims: b c h w.
 """
 
 import math
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_PERIOD = 10_000         # of the slowest wave of the timestep embedding
-MANY_CELLS = 256            # h * w from which on Upsample._doubled pays
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -27,8 +25,8 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-class TimeEmbedding(nn.Module):
-    """A timestep as a vector that every ResBlock of the UNet is told."""
+class TimestepEmbedding(nn.Module):
+    """A timestep as the vector that every ResBlock of the UNet takes."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -43,7 +41,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions added to their input; the time enters between them."""
+    """Two 3x3 convolutions added to their input; the timestep embedding enters between them."""
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int, eps: float,
                  time_dim: int | None = None) -> None:
@@ -57,10 +55,10 @@ class ResBlock(nn.Module):
                          if in_channels != out_channels else nn.Identity())
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x (b, c_in, h, w), time (b, time_dim) if the block is told it -> (b, c_out, h, w)."""
+        """x (b, c_in, h, w), time (b, time_dim) where the block takes it -> (b, c_out, h, w)."""
         h = self.conv1(F.silu(self.norm1(x)))
         if self.time_proj is not None:
-            assert time is not None, "this block was built with time_dim and needs the time"
+            assert time is not None
             h = h + self.time_proj(F.silu(time))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return self.shortcut(x) + h
@@ -87,28 +85,5 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """size (h, w) of the result; twice the input's unless given."""
-        doubled = (2 * x.shape[-2], 2 * x.shape[-1])
-        size = size or doubled
-        if size == doubled and x.device.type == "cpu" and x[0, 0].numel() >= MANY_CELLS:
-            return self._doubled(x)
+        size = size or (2 * x.shape[-2], 2 * x.shape[-1])
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
-
-    def _doubled(self, x: Tensor) -> Tensor:
-        """The same sum in 16 multiplications instead of 36.
-
-        Among repeated pixels two of three taps always meet the same value. So each of the four
-        pixels that come of one is a 2x2 convolution of the input, whose taps are sums of the 3x3.
-        """
-        (b, _, h, w), padded = x.shape, F.pad(x, (1, 1, 1, 1))
-        found = x.new_empty(b, self.conv.out_channels, h, 2, w, 2)
-        for row, column in product(range(2), repeat=2):
-            taps = _add_taps(_add_taps(self.conv.weight, 2, row), 3, column)
-            seen = padded[:, :, row:row + h + 1, column:column + w + 1]
-            found[:, :, :, row, :, column] = F.conv2d(seen, taps, self.conv.bias)
-        return found.flatten(4).flatten(2, 3)
-
-
-def _add_taps(weight: Tensor, dim: int, phase: int) -> Tensor:
-    """Three taps (a, b, c) along a dimension -> (a, b + c) for phase 0, (a + b, c) for phase 1."""
-    a, b, c = weight.unbind(dim)
-    return torch.stack((a + b, c) if phase else (a, b + c), dim)

@@ -1,9 +1,9 @@
-"""The UNet: given noisy latents, the time and the prompt, predict the noise.
+"""The UNet: given noisy latents, the timestep and the prompt, predict the noise.
 
-Ronneberger et al. 2015 in the form of Ho et al. 2020 (ResBlocks that are told the time) and
-Rombach et al. 2022 (spatial transformers that read the prompt). On the way down every layer
-leaves its result on a stack of skips; on the way up every ResBlock takes one off again, so fine
-detail never has to pass through the smallest size. `UNet.forward` shows this stack, row by row.
+Ronneberger et al. 2015 in the form of Ho et al. 2020 (ResBlocks with a timestep embedding) and
+Rombach et al. 2022 (spatial transformers that read the prompt). Every layer of the downsampling
+path pushes its result onto a stack of skips, every layer of the upsampling path pops one, so fine
+detail need not pass through the smallest size: see `UNet.forward`.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from minisd.attention import SpatialTransformer
 from minisd.config import UNetConfig
-from minisd.resblock import Downsample, ResBlock, TimeEmbedding, Upsample
+from minisd.resblock import Downsample, ResBlock, TimestepEmbedding, Upsample
 
 NORM_EPS = 1e-5             # of the ResBlocks and the output head; SpatialTransformer has its own
 
 
 class Layer(nn.Module):
-    """One ResBlock and, where the level looks at the text, one spatial transformer."""
+    """One ResBlock and, where the level has attention, one spatial transformer."""
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, *,
                  attention: bool) -> None:
@@ -34,27 +34,26 @@ class Layer(nn.Module):
 
 
 class DownLevel(nn.Module):
-    """The layers of one size on the way down, then the halving (not at the last level)."""
+    """The layers of one size of the downsampling path, then the halving (not at the last level)."""
 
     def __init__(self, in_channels: int, level: int, config: UNetConfig) -> None:
         super().__init__()
         width, last = config.channels[level], level == len(config.channels) - 1
         self.layers = nn.ModuleList(
-            Layer(in_channels if i == 0 else width, width, config,
-                  attention=config.attention[level])
+            Layer(width if i else in_channels, width, config, attention=config.attention[level])
             for i in range(config.layers_per_block))
         self.downsample = None if last else Downsample(width, symmetric=True)
 
 
 class UpLevel(nn.Module):
-    """The layers of one size on the way up, each fed one skip, then the doubling (not at last)."""
+    """The layers of one size of the upsampling path, each with one skip, then the doubling."""
 
     def __init__(self, in_channels: int, skip_channels: list[int], level: int,
                  config: UNetConfig) -> None:
         super().__init__()
         width = config.channels[level]
         self.layers = nn.ModuleList(
-            Layer((in_channels if i == 0 else width) + skip, width, config,
+            Layer((width if i else in_channels) + skip, width, config,
                   attention=config.attention[level])
             for i, skip in enumerate(skip_channels))
         self.upsample = None if level == 0 else Upsample(width)
@@ -82,13 +81,13 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         channels, levels = config.channels, range(len(config.channels))
-        self.time_embedding = TimeEmbedding(channels[0])
+        self.time_embedding = TimestepEmbedding(channels[0])
         self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList(DownLevel(channels[max(i - 1, 0)], i, config) for i in levels)
         self.mid = MidBlock(config)
 
-        # The widths that the way down leaves on the stack, in order: conv_in, every layer, every
-        # halving. The way up takes them from the end, one more per level than it has ResBlocks.
+        # The widths on the stack of skips, in order: conv_in, every layer, every halving. The
+        # upsampling path pops them, at each level one more than the downsampling path has layers.
         skips = [channels[0]]
         for i in levels:
             skips += [channels[i]] * config.layers_per_block + [channels[i]] * (i < levels[-1])
@@ -102,14 +101,20 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(channels[0], config.latent_channels, 3, padding=1)
 
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Predict the noise in `latents`.
+        """Predict the noise in latents (b, c, h, w) of variance about 1; eps has their shape.
 
-        latents: (b, latent_channels, h, w), any h and w; variance about 1.
-        timesteps: (b,) or a scalar tensor, 0..999, fractions allowed.
-        context: (b, n, context_dim), the text encoder's last hidden state; or (1, n, context_dim).
-        Returns eps, of the shape of latents. Raises ValueError for inputs of other shapes.
+        timesteps: (b,) or a scalar tensor, 0..999, fractions allowed. context: (b, n, context_dim)
+        or (1, n, context_dim), the text encoder's last hidden state. Raises ValueError for inputs
+        of other shapes.
         """
-        self._check(latents, timesteps, context)
+        channels, width, b = self.config.latent_channels, self.config.context_dim, len(latents)
+        if latents.ndim != 4 or latents.shape[1] != channels or timesteps.shape not in (
+                (), (1,), (b,)):
+            raise ValueError(f"latents {tuple(latents.shape)}, timesteps {tuple(timesteps.shape)}: "
+                             f"this UNet expects (b, {channels}, h, w) and (b,)")
+        if context.ndim != 3 or context.shape[-1] != width or len(context) not in (1, b):
+            raise ValueError(f"context has shape {tuple(context.shape)}, this UNet expects ({b}, "
+                             f"n, {width}): encode the prompt with the matching text encoder")
         context = context.expand(len(latents), -1, -1)
         time = self.time_embedding(timesteps.expand(len(latents)))          # b 4c0
         x = self.conv_in(latents)
@@ -128,18 +133,3 @@ class UNet(nn.Module):
             if level.upsample is not None:
                 x = level.upsample(x, size=skips[-1].shape[-2:])
         return self.conv_out(F.silu(self.norm_out(x)))
-
-    def _check(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> None:
-        if context.ndim != 3 or context.shape[-1] != self.config.context_dim:
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, this UNet expects (b, n, "
-                f"{self.config.context_dim}): encode the prompt with the matching text encoder")
-        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
-            raise ValueError(
-                f"latents have shape {tuple(latents.shape)}, this UNet expects (b, "
-                f"{self.config.latent_channels}, h, w): encode pictures with the VAE first")
-        b = len(latents)
-        if len(context) not in (1, b) or timesteps.shape not in ((), (1,), (b,)):
-            raise ValueError(
-                f"{b} latents came with {len(context)} contexts and timesteps of shape "
-                f"{tuple(timesteps.shape)}: this UNet expects {b} or one of each")

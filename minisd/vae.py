@@ -1,9 +1,9 @@
 """The autoencoder: a picture of 3 x 512 x 512 numbers becomes 4 x 64 x 64, and a picture again.
 
 Kingma & Welling 2014, in the convolutional form of Rombach et al. 2022 (section 3.1, appendix G).
-The encoder answers with a Gaussian for every latent value; diffusion happens among its samples.
-Everything here is in the VAE's own space `z`, unscaled; the pipeline's latents are
-z * config.scale_factor. Pictures are (b, 3, h, w) in [-1, 1], h and w multiples of 8.
+The encoder predicts a Gaussian for every latent value; diffusion happens among its samples.
+Here `z` is the VAE's own space; the pipeline's latents are z * config.scale_factor. Pictures are
+(b, 3, h, w) in [-1, 1], h and w multiples of 8.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Gaussian:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """mean + std * noise; the noise is drawn on the generator's CPU in float32."""
-        noise = torch.randn(self.mean.shape, generator=generator)
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32)
         return self.mean + self.std * noise.to(self.mean)
 
     def kl(self) -> Tensor:
@@ -70,14 +70,13 @@ class MidBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """The ResBlocks of one size, and the way to the next size."""
+    """The ResBlocks of one size, then the down- or upsampling, if another size follows."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int,
                  resample: nn.Module | None) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResBlock(in_channels if i == 0 else out_channels, out_channels,
-                     groups=groups, eps=NORM_EPS)
+            ResBlock(out_channels if i else in_channels, out_channels, groups=groups, eps=NORM_EPS)
             for i in range(layers))
         self.resample = resample
 
@@ -137,10 +136,10 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        latent = config.latent_channels
+        channels = config.latent_channels
         self.encoder = Encoder(config)
-        self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1)
-        self.post_quant_conv = nn.Conv2d(latent, latent, 1)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
         self.decoder = Decoder(config)
 
     def encode(self, images: Tensor) -> Gaussian:
@@ -148,20 +147,14 @@ class VAE(nn.Module):
         channels, factor = self.config.image_channels, self.config.downscale
         if images.ndim != 4 or images.shape[1] != channels or any(
                 side == 0 or side % factor for side in images.shape[2:]):
-            raise ValueError(
-                f"the encoder expects pictures of shape (b, {channels}, h, w), h and w multiples "
-                f"of {factor}, and got {tuple(images.shape)}: convert or resize them first")
+            raise ValueError(f"expected pictures (b, {channels}, h, w), h and w multiples of "
+                             f"{factor}, got {tuple(images.shape)}: convert or resize them first")
         mean, logvar = self.quant_conv(self.encoder(images)).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def decode(self, z: Tensor) -> Tensor:
         """z (b, latent_channels, h, w) -> pictures (b, 3, 8h, 8w), about [-1, 1], unclamped."""
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
-            raise ValueError(
-                f"the decoder expects z of shape (b, {self.config.latent_channels}, h, w) and got "
-                f"{tuple(z.shape)}: pass what encode() gave, or latents / scale_factor")
+            raise ValueError(f"expected z (b, {self.config.latent_channels}, h, w), got "
+                             f"{tuple(z.shape)}: pass encode()'s, or latents / scale_factor")
         return self.decoder(self.post_quant_conv(z))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Autoencodes: decode(encode(images).mean)."""
-        return self.decode(self.encode(images).mean)

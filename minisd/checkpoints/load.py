@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from minisd.checkpoints import weights as checkpoint
-from minisd.checkpoints.registry import LOADABLE, WEIGHTS, find
-from minisd.checkpoints.sources import require
-from minisd.checkpoints.vocabulary import packaged_tokenizer
-from minisd.config import V1, Config
+from minisd.checkpoints.places import SHIPPED, WEIGHTS
+from minisd.checkpoints.registry import LOADABLE, candidates, leave_aside, whole_model
+from minisd.config import TOYWORLD
 from minisd.pipeline import StableDiffusion
-from minisd.tokenizer import Tokenizer
 from minisd.toyworld.clip import CLIP
+
+__all__ = ["SHIPPED", "WEIGHTS", "load", "load_clip"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
@@ -26,8 +26,9 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     """A trained model, ready to paint.
 
     model: "auto" (what $MINISD_MODEL names, else v1 weights found in weights/, else toyworld; see
-    catalogue.py), "toyworld", "v1-1" ... "v1-5", or a path: a folder of this project or of
-    diffusers, or a .safetensors or .ckpt file (see sources.py).
+    registry.py), "toyworld", "v1-1" ... "v1-5", or a path: a folder of this project or of
+    diffusers, or a .safetensors or .ckpt file (see sources.py). Of several that a name may stand
+    for the first that loads is taken, and a warning names those before it.
     parts: any of "text_encoder", "unet", "encoder" and "decoder", the last two the VAE's halves;
     only these are read and take memory. All if None.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
@@ -41,22 +42,30 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     chosen = _chosen(parts)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
-    place = find(model)
-    source = checkpoint.open_model(place)
-    config = checkpoint.config_of(source)
-    require(source, dict.fromkeys(NETWORK.get(part, part) for part in chosen))
-    sd = _blank(config, find_tokenizer(source.path, config), source.path).to(kind)
-    sd.weights = os.path.basename(os.path.abspath(place))
-    sd.left_out = {part: _refusal(part, chosen) for part in LOADABLE if part not in chosen}
+    *places, last = candidates(model)
+    for place in places:
+        try:
+            return _loaded(place, chosen, target, kind)
+        except (ValueError, OSError) as error:
+            leave_aside(place, error)
+    return _loaded(last, chosen, target, kind)
+
+
+def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype
+            ) -> StableDiffusion:
+    """The model at one place. Memory is taken once all names and shapes are known to fit."""
+    source, sd = whole_model(place, dict.fromkeys(NETWORK.get(part, part) for part in chosen))
+    sd.to(dtype).weights = (TOYWORLD.name if place == SHIPPED else
+                            os.path.basename(os.path.abspath(place)))
     for part, names in LOADABLE.items():
         for name in names:
             if part in chosen:
-                sd.get_submodule(name).to_empty(device=target)
+                sd.get_submodule(name).to_empty(device=device)
             else:
-                _forbid(sd.get_submodule(name), sd.left_out[part])
-    only = checkpoint.EVERYTHING if len(chosen) == len(LOADABLE) else tuple(
-        f"{name}." for part in chosen for name in LOADABLE[part])
-    checkpoint.copy(source, checkpoint.match(sd, source, only=only))
+                sd.set_submodule(name, LeftOut(part, chosen))
+    held = tuple(f"{name}." for part in chosen for name in LOADABLE[part])
+    checkpoint.copy(source, {name: tensor for name, tensor in sd.state_dict().items()
+                             if name.startswith(held)})
     return sd.eval().requires_grad_(False)
 
 
@@ -73,29 +82,16 @@ def _chosen(parts: Iterable[str] | None) -> list[str]:
     return [part for part in LOADABLE if part in asked]
 
 
-def _blank(config: Config, tokenizer: Tokenizer | None, path: Path) -> StableDiffusion:
-    """The networks of these sizes, without memory. Raises ValueError for sizes that cannot be."""
-    try:
-        with torch.device("meta"):
-            return StableDiffusion(config, tokenizer)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"{path} has sizes that make no network ({error}): it is damaged, or no "
-                         f"Stable Diffusion v1") from error
+class LeftOut(nn.Module):
+    """Stands where a part was not loaded, and says so where it is used."""
 
+    def __init__(self, part: str, chosen: list[str]) -> None:
+        super().__init__()
+        self.error = (f"the {part} was not loaded, only {', '.join(chosen)}: load the model with "
+                      f"parts={[*chosen, part]}, or without parts for all of it")
 
-def _refusal(part: str, chosen: list[str]) -> str:
-    """What a part that was not loaded answers."""
-    return (f"the {part} was not loaded, only {', '.join(chosen)}: load the model with "
-            f"parts={[*chosen, part]}, or without parts for all of it")
-
-
-def _forbid(module: nn.Module, error: str) -> None:
-    """Let a part that was not loaded say so wherever it is used."""
-    def refuse(*_: object) -> NoReturn:
-        raise ValueError(error)
-
-    for inner in module.modules():
-        inner.register_forward_pre_hook(refuse)
+    def forward(self, *inputs: object) -> NoReturn:
+        raise ValueError(self.error)
 
 
 def load_clip(sd: StableDiffusion) -> CLIP:
@@ -107,33 +103,10 @@ def load_clip(sd: StableDiffusion) -> CLIP:
         raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
     clip = CLIP(sd.config.text, sd.config.image_tower)
     clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
-    checkpoint.load_into(clip, WEIGHTS / "toyworld" / "image_tower.safetensors")
+    checkpoint.load_into(clip, SHIPPED / "image_tower.safetensors")
     clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
     clip.text = sd.text_encoder
     return clip
-
-
-def find_tokenizer(model: Path, config: Config) -> Tokenizer | None:
-    """The vocabulary beside a model; else CLIP's, in weights/ or from an installed package.
-
-    None where none fits. Raises ValueError where a folder's own has ids that its text encoder
-    does not know.
-    """
-    text = config.text
-    beside = (model if model.is_dir() else model.parent) / "tokenizer"
-    if beside.is_dir():
-        own = Tokenizer.from_folder(beside, max_length=text.max_length)
-        if max(own.vocab.values()) < text.vocab_size:
-            return own
-        if model.is_dir():
-            raise ValueError(f"{beside} has {len(own.vocab):,} tokens, and the text encoder beside "
-                             f"it knows {text.vocab_size:,}: they belong to different models")
-    if text.vocab_size != V1.text.vocab_size:
-        return None
-    places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
-    found = next((place for place in places if (place / "vocab.json").is_file()), None)
-    return (packaged_tokenizer(max_length=text.max_length) if found is None else
-            Tokenizer.from_folder(found, max_length=text.max_length))
 
 
 def choose_device(name: str) -> torch.device:

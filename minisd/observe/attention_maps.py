@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd.attention import Attention, Listener
+from minisd.attention import Attention
 
 KINDS = {"self_attn": "self", "cross_attn": "cross"}        # the last part of an attention's name
 
+Listener = Callable[[Tensor], Tensor | None]
 # Weights (b, heads, n, m) and the layer's name -> what takes their place, or None
 Edit = Callable[[Tensor, str], Tensor | None]
 
@@ -126,7 +127,7 @@ def _listening(network: nn.Module, kind: str | None, layers: Sequence[str],
     def only_here(listen: Listener) -> Listener:
         return lambda weights: listen(weights) if threading.get_ident() == here else None
 
-    added = [(module.tap.listeners, only_here(listener(name)))
+    added = [(module.listeners, only_here(listener(name)))
              for name, module in attention_layers(network, kind, layers).items()]
     try:
         for listeners, mine in added:

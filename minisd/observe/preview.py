@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minisd import images
 from minisd.config import VAEConfig
+from minisd.pipeline import StableDiffusion
 
 Factors = tuple[tuple[float, float, float], ...]
 
@@ -24,6 +25,11 @@ FACTORS: dict[float, Factors] = {
     0.42577: ((-0.2248, -0.1026, 0.1298), (0.0798, 0.3331, 0.5394),
               (0.6958, 0.6010, 0.3378), (0.7310, 0.7779, 0.5640), (0.4859, 0.5987, 0.3854)),
 }
+
+
+def preview(sd: StableDiffusion, latents: Tensor) -> list[Image.Image]:
+    """A model's latents (b, c, h, w) -> b previews of 8h x 8w pixels."""
+    return to_pictures(latents, factors_of(sd.config.vae), sd.config.vae.downscale)
 
 
 def factors_of(config: VAEConfig) -> Tensor:

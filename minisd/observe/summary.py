@@ -26,13 +26,13 @@ from minisd.attention import Attention, FeedForward, SpatialTransformer, Transfo
 from minisd.clip import MLP, CLIPTextTransformer, TransformerLayer
 from minisd.config import Config, TextConfig
 from minisd.pipeline import StableDiffusion
-from minisd.resblock import Downsample, ResBlock, TimeEmbedding, Upsample
+from minisd.resblock import Downsample, ResBlock, TimestepEmbedding, Upsample
 from minisd.unet import UNet
 from minisd.vae import VAE, CellAttention
 
 # What `cost` has one row for. All else is a row by itself if it is a single layer, and is looked
 # into if it is not.
-BLOCKS = (ResBlock, SpatialTransformer, CellAttention, TransformerLayer, TimeEmbedding, Downsample,
+BLOCKS = (ResBlock, SpatialTransformer, CellAttention, TransformerLayer, TimestepEmbedding, Downsample,
           Upsample)
 # What `summary` counts, in the order in which it is shown.
 LAYERS = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.Embedding, *BLOCKS,

@@ -12,11 +12,12 @@ JSON with all plain numbers and a checksum.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -25,15 +26,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minisd.checkpoints.weights import identity
 from minisd.diffusion import StepCoefficients
 from minisd.observe import files, preview
-from minisd.observe.attention_maps import AttentionMap
+from minisd.observe.attention_maps import AttentionMap, record_attention
+from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
+from minisd.settings import Run, Settings, plan
 
 FORMAT_KEY = "minisd_trace"     # in the file's metadata, beside "data" and "sha256"
 FORMAT = 1                      # counts up when older programs could no longer read it
 PER_STEP = ("eps", "eps_uncond", "eps_cond", "x0")      # stacked on disk; x_t and x_prev are one
 
+Decoded = Literal["snapshots", "all", "none"]
 Pictures = tuple[list[Image.Image], list[Image.Image]]  # of x_t and of x0, one per batch row
 
 
@@ -248,3 +253,48 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decoded = "snapshots",
+           attention: bool = False, **settings: Unpack[Settings]) -> Trace:
+    """The whole run of `sd.steps(prompt, **settings)`, recorded.
+
+    pictures: decode x_t and x0 at every quarter ("snapshots"), after each step ("all"), or never
+    ("none"); the rest has linear previews. attention: keep the UNet's cross-attention of every
+    step, the conditional half (at guidance 0 there is only the other one), the mean of the heads;
+    4 MB a step for v1.
+    """
+    if pictures not in ("snapshots", "all", "none"):
+        raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
+    run = plan(sd.config, prompt, settings)
+    recorder: AbstractContextManager[list[AttentionMap]] = (
+        record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
+        else nullcontext([]))
+    fixed: Settings = {**settings, "seed": run.seeds}       # drawn at random where it was None
+    with recorder as maps:
+        trace = Trace.record(_shown(sd.steps(prompt, **fixed), run.on_step), maps)
+    marks = {"none": [], "all": range(len(trace) + 1),
+             "snapshots": snapshot_marks(len(trace))}[pictures]
+    about = about_run(run, trace.latents, sd.config.vae.downscale) | identity(sd) | {"torch": torch.__version__}
+    return replace(trace.with_pictures(sd.decode, marks), about=about,
+                   factors=preview.factors_of(sd.config.vae), enlarge=sd.config.vae.downscale)
+
+
+def _shown(steps: Iterable[SampleStep], on_step: Callable[[SampleStep], None] | None
+           ) -> Iterator[SampleStep]:
+    for step in steps:
+        if on_step is not None:
+            on_step(step)
+        yield step
+
+
+def about_run(run: Run, latents: Tensor, downscale: int) -> dict[str, Any]:
+    """In plain words and numbers, all that decides a result beside the model and pictures."""
+    height, width = (side * downscale for side in latents.shape[-2:])
+    return {"prompt": run.prompts[0], "negative_prompt": run.negative_prompt,
+            "guidance_scale": run.guidance_scale, "steps": run.steps, "sampler": run.sampler,
+            "eta": run.eta, "seed": run.seeds[0], "height": height,
+            "width": width, "num_images": len(run.prompts),
+            "strength": None if run.image is None else run.strength,
+            "task": ("text_to_image" if run.image is None else
+                     "image_to_image" if run.mask is None else "inpaint")}

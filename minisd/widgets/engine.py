@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import ipywidgets
 
-from minisd.tokenizer import warnings_heard
+from minisd.tokenizer import HEARD
 from minisd.widgets.pictures import COLOURS
 
 T = TypeVar("T")
@@ -234,5 +234,12 @@ class Engine:
 
 def heard(call: Callable[[], T]) -> tuple[T, list[str]]:
     """What the call returns, and what the package warned of meanwhile, for the status line."""
-    with warnings_heard() as messages:
+    thread = threading.get_ident()
+    before: list[str] | None = HEARD.get(thread)
+    HEARD[thread] = messages = []
+    try:
         return call(), messages
+    finally:
+        HEARD.pop(thread)
+        if before is not None:
+            HEARD[thread] = before
