@@ -1,25 +1,34 @@
-"""How an exercise is checked: the answer beside the right one, and beside known wrong ones.
+"""How an exercise is checked: the answer beside the right one, and beside mistakes people make.
 
-    def check_guidance(answer: Callable[..., Tensor] | None) -> Verdict:
-        return compare(answer, right=guide, cases=[(uncond, cond, 7.5)], mistakes=[
-            Mistake("you wrote (s - 1)", lambda u, c, g: u + (g - 1) * (c - u))],
-            hint="start from eps_uncond")
+    check_guide = Check(
+        "my_guide(eps_uncond, eps_cond, guidance_scale)", "returns the guided eps",
+        right=guide, cases=[(drawn(1), drawn(2), 7.5)],
+        mistakes={"You wrote (guidance_scale - 1).": lambda u, c, g: u + (g - 1) * (c - u)},
+        hints=("a first nudge", "the idea"),
+        solution="return eps_uncond + `guidance_scale` * (`eps_cond` - eps_uncond)")
 
-A learner's answer may be anything: nothing yet, a function that raises, one that returns the
-wrong shape. A check says so in one sentence and never raises.
+`check_guide(my_guide)` says what to do where nothing is written yet. It says what is wrong with a
+wrong answer, and gives each new one the next hint: the nudge, the idea, the solution with gaps at
+the backticks, and last the solution. It raises only while MINISD_GRADING is set, for nbgrader.
 """
 
+import copy
+import os
+import re
+import reprlib
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 TOLERANCE = 1e-4                # relative, of the largest value; learners compute in float32
-FEW_LATENTS = 1, 4, 3, 5        # a shape in which every size is another
 WIDTH = 96                      # letters in a line; JupyterLab breaks longer ones inside words
+EMPTY = (lambda: None).__code__     # of a function that does nothing, as the body `...` does
+SIZES = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
 
 Answer = Callable[..., Any]
 
@@ -31,89 +40,186 @@ class Verdict:
     right: bool
     message: str
 
+    def __post_init__(self) -> None:
+        if not self.right and os.environ.get("MINISD_GRADING", "0") not in ("", "0"):
+            raise AssertionError(str(self))
+
     def __repr__(self) -> str:
-        said = f"{'Right.' if self.right else 'Not yet.'} {self.message}"
-        return textwrap.fill(said, WIDTH, break_long_words=False, break_on_hyphens=False)
+        return "\n".join(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+                         for line in self.message.split("\n"))
 
     def __bool__(self) -> bool:
         return self.right
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer that people give, and the hint that names it."""
+@dataclass
+class Check:
+    """One exercise. Cases must tell each mistake from the right answer."""
 
-    hint: str
-    answer: Answer
+    call: str                   # the function to write
+    task: str                   # what it returns
+    right: Answer               # what gives the right value in each of the cases
+    cases: Sequence[tuple[Any, ...]]
+    mistakes: Mapping[str, Answer | tuple[Answer, ...]]     # a sentence -> the functions it names
+    hints: tuple[str, str]
+    solution: str               # the function's body
+    praise: str = "It agrees with the package."
+    tolerance: float = TOLERANCE
+    view: Answer = lambda value: value      # what of a tensor counts, where several are right
+    tries: int = field(default=0, init=False)               # different wrong answers so far
+    last: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.call.partition("(")[0]
+        self.__doc__ = f"{self.call} {self.task}."
+
+    def __call__(self, answer: Answer | None) -> Verdict:
+        """Whether `answer` gives the right value in every case, and if not, what may help."""
+        fault = self._fault(answer)
+        if fault is None:
+            self.tries = 0
+            return Verdict(True, f"Right. {self.praise}")
+        if not fault:
+            return Verdict(False, f"Not yet. Write it: {self.__doc__}")
+        if answer is not self.last:             # the same answer again is no further try
+            self.tries, self.last = self.tries + 1, answer
+        if self.tries > 3:
+            return Verdict(False, f"Not yet. {fault}\nThe answer:\n{self.answer()}")
+        hint = (*self.hints, f"fill the gaps.\n{self.answer(gap='___')}")[self.tries - 1]
+        return Verdict(False, f"Not yet. {fault}\nHint {self.tries} of 3: {hint}")
+
+    def answer(self, gap: str = r"\1") -> str:
+        """The solution as a function to run, with `gap` for what stands between backticks."""
+        body = textwrap.indent(textwrap.dedent(self.solution), " " * 4)
+        return f"def {self.call}:\n" + re.sub("`(.*?)`", gap, body)
+
+    def _fault(self, answer: Any) -> str | None:
+        """None: it is right; nothing: it is not begun; else what is wrong, in a sentence."""
+        if answer is None or answer is Ellipsis:
+            return ""
+        if not callable(answer):
+            return f"Hand over the function itself, {self.name}, without brackets."
+        found, right = self._values(answer), self._values(self.right)
+        if all(map(self._agree, found, right)):
+            return None
+        for sentence, wrong in self.mistakes.items():
+            for mistaken in wrong if isinstance(wrong, tuple) else (wrong,):
+                if all(map(self._agree, found, self._values(mistaken))):
+                    return sentence
+        if all(value is None or value is Ellipsis or isinstance(value, Raised)
+               and value.kind == "NotImplementedError" for value in found):
+            forgotten = len(getattr(answer, "__code__", EMPTY).co_code) > len(EMPTY.co_code)
+            return "Your function returns nothing: add a `return`." if (
+                forgotten and found[0] is None) else ""
+        if not all(map(self._agree, found, self._values(answer, seed=1))):
+            return ("Called twice with the same arguments, your function gives two results: it "
+                    "draws random numbers of its own. Use those that it is handed.")
+        return next(difference(f"{self.name}({', '.join(map(reprlib.repr, case))})", a, b)
+                    for case, a, b in zip(self.cases, found, right, strict=True)
+                    if not self._agree(a, b))
+
+    def _values(self, function: Answer, seed: int = 0) -> list[Any]:
+        """What a function gives in each case, or how it fails; nothing outside it changes."""
+        values = []
+        for case in self.cases:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                try:
+                    values.append(plain(function(*copy.deepcopy(case))))
+                except Exception as error:      # whatever a learner's code does, the lesson goes on
+                    values.append(Raised.by(error, function))
+        return values
+
+    def _agree(self, found: Any, expected: Any) -> bool:
+        """Equal, or for numbers and tensors of one shape, within the tolerance everywhere."""
+        a, b = as_tensor(found), as_tensor(expected)
+        if a is None or b is None:
+            return type(found) is type(expected) and bool(found == expected)
+        finite = b.isfinite()
+        if a.shape != b.shape or not a.isfinite().equal(finite):
+            return False
+        a, b = self.view(a[finite]), self.view(b[finite])
+        return not b.numel() or float((a - b).abs().max()) <= self.tolerance * float(b.abs().max())
+
+
+@dataclass
+class Words:
+    """A question to answer in a sentence of one's own; any will do, and then ours is shown."""
+
+    question: str
+    ours: str
+
+    def __call__(self, sentence: str | None) -> Verdict:
+        """sentence: five different words, or where a script has no spaces twelve letters."""
+        text = sentence if isinstance(sentence, str) else ""
+        if len(set(text.split())) < 5 and (text.isascii() or len(set(text)) < 12):
+            return Verdict(False, f"Not yet. Write a whole sentence, in quotes: {self.question}")
+        return Verdict(True, f"Thank you. Compare it with ours: {self.ours}")
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception in the place of a value; two are alike where kind and text are."""
+
+    kind: str
+    text: str
+    line: str = field(compare=False)        # of the learner's cell, the last one on its way
+
+    @classmethod
+    def by(cls, error: Exception, answer: Answer) -> "Raised":
+        file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+        at = [x for x in traceback.extract_tb(error.__traceback__) if x.filename == file]
+        line = f"Line {at[-1].lineno}, `{at[-1].line}`," if at else "Your function"
+        return cls(type(error).__name__, str(error).partition("\n")[0], line)
+
+    def __str__(self) -> str:
+        if sizes := SIZES.search(self.text):
+            return (f"{self.line} combines tensors whose sizes {sizes[1]} and {sizes[2]} do not "
+                    f"match. Does one hold a number for each sample? a[:, None] makes a column "
+                    f"(b, 1) of it, which multiplies whole rows.")
+        if "cannot be multiplied" in self.text or "batch2" in self.text:
+            return (f"{self.line} multiplies matrices whose inner sizes differ: is a transpose "
+                    f"missing, .T or .transpose(-1, -2)?")
+        return f"{self.line} raises {self.kind}: {self.text}"
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
-    """Numbers from a standard normal distribution, the same for a seed; a few latents unless told.
-    """
-    return torch.randn(shape or FEW_LATENTS, generator=torch.Generator().manual_seed(seed))
+    """Numbers from a standard normal distribution, the same for a seed; no two sizes are alike."""
+    return torch.randn(shape or (1, 4, 3, 5), generator=torch.Generator().manual_seed(seed))
 
 
-def compare(answer: Answer | None, *, right: Answer, cases: Sequence[tuple[Any, ...]], hint: str,
-            mistakes: Sequence[Mistake] = (), praise: str = "It agrees with the package.",
-            tolerance: float = TOLERANCE) -> Verdict:
-    """Whether `answer` gives what `right` gives in every case.
-
-    hint: for an answer that is not there yet. mistakes: the first that the answer agrees with in
-    every case is named. Cases must tell each mistake from the right answer.
-    """
-    if answer is None:
-        return Verdict(False, f"There is no answer yet. Hint: {hint}")
-    expected = [right(*case) for case in cases]
-    try:
-        found = [answer(*case) for case in cases]
-    except NotImplementedError:
-        return Verdict(False, f"There is no answer yet. Hint: {hint}")
-    except Exception as error:          # whatever a learner's code does, the lesson goes on
-        return Verdict(False, f"Your function raises {type(error).__name__}: {error}")
-    if all(value is None or value is Ellipsis for value in found):
-        return Verdict(False, f"There is no answer yet. Hint: {hint}")
-    if all(agree(a, b, tolerance) for a, b in zip(found, expected, strict=True)):
-        return Verdict(True, praise)
-    for mistake in mistakes:
-        wrong = [mistake.answer(*case) for case in cases]
-        if all(agree(a, b, tolerance) for a, b in zip(found, wrong, strict=True)):
-            return Verdict(False, mistake.hint)
-    return Verdict(False, difference(found, expected, tolerance))
-
-
-def agree(found: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
-    """Equal, or for numbers and tensors of one shape, within the tolerance everywhere."""
-    a, b = as_tensor(found), as_tensor(expected)
-    if a is None or b is None:
-        return type(found) is type(expected) and bool(found == expected)
-    if a.shape != b.shape or not a.isfinite().all():
-        return False
-    if not a.numel():                           # an empty list is as good as another
-        return True
-    return bool((a - b).abs().max() <= tolerance * max(1e-12, float(b.abs().max())))
+def plain(value: Any) -> Any:
+    """Tuples, ranges and generators are as good as a list; sets are put in order."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return list(value) if isinstance(value, tuple | range | Iterator) else value
 
 
 def as_tensor(value: Any) -> Tensor | None:
     """Numbers, tensors, arrays and nested lists of numbers, in float64; None for all else."""
-    if value is None or isinstance(value, str):
-        return None
     try:
         return torch.as_tensor(value).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
 
 
-def difference(found: Sequence[Any], expected: Sequence[Any], tolerance: float) -> str:
-    """The first case that differs, in words."""
-    a, b = next((a, b) for a, b in zip(found, expected, strict=True)
-                if not agree(a, b, tolerance))
-    x, y = as_tensor(a), as_tensor(b)
+def difference(call: str, found: Any, expected: Any) -> str:
+    """How a value differs from the right one, which is told where it is no tensor."""
+    x, y = as_tensor(found), as_tensor(expected)
+    if isinstance(found, Raised):
+        return str(found)
+    if not isinstance(expected, Tensor):
+        return f"{call} gives {reprlib.repr(found)}, but {reprlib.repr(expected)} is right."
     if x is None or y is None:
-        return f"Your answer is {a!r}, expected {type(b).__name__}." if y is not None else (
-            f"Your answer is {a!r}, expected {b!r}.")
+        return f"Your answer is {reprlib.repr(found)}, expected a tensor."
     if x.shape != y.shape:
-        return f"Your answer has shape {tuple(x.shape)}, expected {tuple(y.shape)}."
+        asked = " Is a sum or mean taken over too much, or a [:, None] missing?"
+        return (f"Your answer has shape {tuple(x.shape)}, expected {tuple(y.shape)}."
+                f"{asked if x.ndim < y.ndim else ''}")
     if not x.isfinite().all():
         return "Your answer holds values that are not finite: is something divided by zero?"
+    for related, values in (("times", x / y), ("more than", x - y)):
+        if y.numel() > 1 and values.std() < 1e-3 * values.mean().abs():
+            return f"Your answer is everywhere {float(values.mean()):.3g} {related} the right one."
     return (f"The shape is right, but values differ by up to {float((x - y).abs().max()):.3g}, "
             f"and the largest is {float(y.abs().max()):.3g}.")

@@ -1,199 +1,78 @@
-"""Exercises on training: batches, the three losses, the average of the weights, and the bill."""
-
-from collections.abc import Callable
-from typing import Any
+"""Exercises of notebook 13: the losses of the three networks, and the average of the weights."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisd.diffusion import add_noise
-from minisd.exercises.checking import Answer, Mistake, Verdict, compare, drawn
+from minisd.exercises.checking import Check, drawn
+from minisd.exercises.diffusion import loss, network
 from minisd.vae import Gaussian
 
 
-def check_samples_seen(answer: Answer | None) -> Verdict:
-    """answer(machines, gpus, accumulate, per_gpu, steps): pictures that went through training."""
-    return compare(answer, cases=[(32, 8, 2, 4, 10), (3, 5, 7, 11, 13)],
-                   right=lambda m, g, a, b, steps: m * g * a * b * steps, tolerance=1e-9,
-                   hint="one gradient step takes machines * gpus * accumulate * per_gpu pictures.",
-                   mistakes=[
-        Mistake("That is one gradient step. Multiply by the number of steps.",
-                lambda m, g, a, b, steps: m * g * a * b),
-        Mistake("Gradient accumulation is missing: every step adds up the gradients of "
-                "`accumulate` batches before it moves the weights.",
-                lambda m, g, a, b, steps: m * g * b * steps),
-        Mistake("Accumulation makes a step larger: multiply by it, do not divide.",
-                lambda m, g, a, b, steps: m * g * b * steps / a),
-        Mistake("The GPUs of one machine only: multiply by the number of machines.",
-                lambda m, g, a, b, steps: g * a * b * steps),
-        Mistake("One GPU in each machine only: multiply by `gpus`.",
-                lambda m, g, a, b, steps: m * a * b * steps),
-        Mistake("All GPUs work on pictures of their own: multiply by machines * gpus.",
-                lambda m, g, a, b, steps: a * b * steps),
-        Mistake("Every GPU takes several pictures at once: multiply by per_gpu.",
-                lambda m, g, a, b, steps: m * g * a * steps),
-        Mistake("You added the factors. They are multiplied.",
-                lambda m, g, a, b, steps: (m + g + a + b) * steps),
-    ])
+def terms(mean: Tensor, variance: Tensor, logvar: Tensor, minus: float = 1.0) -> Tensor:
+    return 0.5 * (mean ** 2 + variance - minus - logvar).flatten(1).sum(1)
 
 
-def check_carbon(answer: Answer | None) -> Verdict:
-    """answer(watts, hours, kg_per_kwh, pue): kilograms of carbon dioxide."""
-    return compare(answer, cases=[(250.0, 150_000.0, 0.3, 1.1), (20.0, 3.0, 0.45, 1.5)],
-                   right=lambda w, h, grid, pue: w / 1000 * h * pue * grid,
-                   hint="energy in kWh is watts / 1000 * hours * pue; then the grid's kg per kWh.",
-                   mistakes=[
-        Mistake("A thousand times too much: the grid counts kilowatt hours, and your power is in "
-                "watts. Divide by 1000.", lambda w, h, grid, pue: w * h * pue * grid),
-        Mistake("You multiplied by 1000. A kilowatt is 1000 watts, so divide.",
-                lambda w, h, grid, pue: w * 1000 * h * pue * grid),
-        Mistake("A thousand times too little: kilograms are asked, not tonnes.",
-                lambda w, h, grid, pue: w / 1e6 * h * pue * grid),
-        Mistake("The building's overhead is missing: multiply by pue.",
-                lambda w, h, grid, pue: w / 1000 * h * grid),
-        Mistake("The building draws more than its machines, not less: multiply by pue.",
-                lambda w, h, grid, pue: w / 1000 * h / pue * grid),
-        Mistake("That is energy, in kWh. Multiply by the grid's kg per kWh.",
-                lambda w, h, grid, pue: w / 1000 * h * pue),
-        Mistake("You divided by the grid's intensity. It is kg per kWh: multiply.",
-                lambda w, h, grid, pue: w / 1000 * h * pue / grid),
-        Mistake("Hours are asked, and given: do not turn them into seconds.",
-                lambda w, h, grid, pue: w / 1000 * h * 3600 * pue * grid),
-    ])
+def both_ways(logits: Tensor) -> Tensor:
+    right = torch.arange(len(logits))
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
 
 
-def check_ema(answer: Answer | None) -> Verdict:
-    """answer(average, weights, decay): the new average."""
-    average, weights = drawn(21, 2, 3), drawn(22, 2, 3)
-    return compare(answer, cases=[(average, weights, 0.9), (weights, average, 0.7)],
-                   right=lambda a, w, d: torch.lerp(a, w, 1 - d),
-                   hint="keep `decay` of the average, and take the rest from the weights.",
-                   mistakes=[
-        Mistake("You swapped them: with a decay near 1 the average has to change slowly, so decay "
-                "belongs to the average.", lambda a, w, d: d * w + (1 - d) * a),
-        Mistake("The factor (1 - decay) of the weights is missing: the two shares must add up "
-                "to 1, or the average grows.", lambda a, w, d: d * a + w),
-        Mistake("The factor decay of the average is missing: the two shares must add up to 1.",
-                lambda a, w, d: a + (1 - d) * w),
-        Mistake("The sign is wrong: the average moves towards the weights, not away from them.",
-                lambda a, w, d: a + (1 - d) * (a - w)),
-        Mistake("That is the plain mean of the two, whatever the decay is.",
-                lambda a, w, d: (a + w) / 2),
-        Mistake("That forgets all earlier weights.", lambda a, w, d: w),
-        Mistake("That never learns anything: the average has to move.", lambda a, w, d: a),
-    ])
+check_kl = Check(
+    "my_kl(mean, logvar)", "returns the KL divergence from the standard normal, one per sample",
+    right=lambda mean, logvar: Gaussian(mean, logvar).kl(),
+    cases=[(drawn(25, 3, 2, 4, 4), drawn(26, 3, 2, 4, 4).abs() + 0.1)],
+    mistakes={
+        "The variance is exp(logvar).": (lambda m, v: terms(m, v, v.log()),
+                                         lambda m, v: terms(m, (v / 2).exp(), v)),
+        "The half or the - 1 is missing: at mean 0 and variance 1 the divergence is 0.":
+            (lambda m, v: 2 * terms(m, v.exp(), v), lambda m, v: terms(m, v.exp(), v, minus=0)),
+        "Sum over all axes but the first: independent divergences add up.":
+            lambda m, v: terms(m, v.exp(), v) / m[0].numel()},
+    hints=("one term for each value, then a sum over all that belong to one sample.",
+           "half of mean**2 + var - 1 - logvar, where var is exp(logvar)."),
+    solution="""\
+        terms = mean ** 2 + `logvar.exp()` - 1 - logvar
+        return `0.5` * terms.flatten(`1`).sum(1)""")
 
+check_info_nce = Check(
+    "my_info_nce(image, text, scale)", "returns CLIP's loss; row i of both belong together",
+    right=lambda i, t, s: both_ways(s * i @ t.T),
+    cases=[(F.normalize(drawn(23, 5, 4), dim=-1), F.normalize(drawn(24, 5, 4), dim=-1), 3.0)],
+    mistakes={
+        "The scale is missing, or divides. It is one over the temperature: multiply.":
+            (lambda i, t, s: both_ways(i @ t.T), lambda i, t, s: both_ways(i @ t.T / s)),
+        "One direction only: each picture looks for its caption, and each caption its picture.":
+            lambda i, t, s: F.cross_entropy(s * i @ t.T, torch.arange(len(i)))},
+    hints=("all cosines at once; each row is a choice among captions, each column among pictures.",
+           "cross-entropy of scale * image @ text.T and of its transpose: row i's answer is i."),
+    solution="""\
+        logits, right = `scale` * image @ text.T, torch.arange(len(image))
+        return (F.cross_entropy(logits, right) + F.cross_entropy(`logits.T`, right)) / `2`""")
 
-def check_info_nce(answer: Answer | None) -> Verdict:
-    """answer(image, text, scale): CLIP's loss; rows are unit vectors, row i belongs to row i."""
-    image, text = (F.normalize(drawn(seed, 5, 4), dim=-1) for seed in (23, 24))
-    cases: list[tuple[Any, ...]] = [(image, text, 3.0), (text[:4], image[:4], 8.0)]
-    return compare(answer, cases=cases,
-                   right=lambda i, t, s: _both_ways(s * i @ t.T),
-                   hint="logits = scale * image @ text.T; cross-entropy along the rows and along "
-                        "the columns, where the right answer of row i is i; the mean of both.",
-                   mistakes=[
-        Mistake("The scale is missing (the temperature is 1 / scale): cosines lie between -1 and "
-                "1, so without it no answer can be sure.",
-                lambda i, t, s: _both_ways(i @ t.T)),
-        Mistake("You divided by the scale. It is one over the temperature: multiply.",
-                lambda i, t, s: _both_ways(i @ t.T / s)),
-        Mistake("One direction only: you look for the caption of each picture. Add the picture of "
-                "each caption: the same with logits.T.", lambda i, t, s: _rows(s * i @ t.T)),
-        Mistake("One direction only: you look for the picture of each caption. Add the caption of "
-                "each picture: the same with logits.T.", lambda i, t, s: _rows(s * t @ i.T)),
-        Mistake("You added both directions. Take their mean.",
-                lambda i, t, s: 2 * _both_ways(s * i @ t.T)),
-        Mistake("You summed over the batch. Take the mean, or the loss depends on its size.",
-                lambda i, t, s: len(i) * _both_ways(s * i @ t.T)),
-        Mistake("The sign is wrong: a loss falls when the right pair's probability rises.",
-                lambda i, t, s: -_both_ways(s * i @ t.T)),
-        Mistake("That pulls the right pairs together and pushes nothing apart: the softmax over "
-                "the other captions is missing.", lambda i, t, s: -s * (i * t).sum(-1).mean()),
-    ])
+check_noise_loss = Check(
+    "my_noise_loss(net, x0, noise, t, alpha_bar)", "returns one number; alpha_bar is that at t",
+    right=loss(level=lambda a, t: a),
+    cases=[(network, drawn(27), drawn(28), 3, 0.6), (network, drawn(28), drawn(27), 7, 0.1)],
+    mistakes={
+        "You draw fresh noise: compare the prediction with the very noise that is in its x_t.":
+            (loss(level=lambda a, t: a, noise=torch.randn_like),
+             loss(level=lambda a, t: a, target=lambda x0, n, x_t: torch.randn_like(n))),
+        "You compare with x0. This network predicts the noise.":
+            loss(level=lambda a, t: a, target=lambda x0, n, x_t: x0)},
+    hints=("make x_t, let the network predict, and compare with what was added.",
+           "x_t is the jump of 07; then the mean squared difference of net(x_t, t) and the noise."),
+    solution="""\
+        x_t = `alpha_bar ** 0.5` * x0 + (1 - alpha_bar) ** 0.5 * noise
+        return (net(`x_t, t`) - `noise`).square().mean()""")
 
-
-def check_kl(answer: Answer | None) -> Verdict:
-    """answer(mean, logvar): KL of Gaussians to the standard normal, one number per sample."""
-    # Positive, so that its logarithm, which some take, is a number.
-    mean, logvar = drawn(25, 3, 2, 4, 4), drawn(26, 3, 2, 4, 4).abs() + 0.1
-
-    def other(inside: Callable[[Tensor], Tensor]) -> Answer:
-        return lambda m, lv: 0.5 * (m.square() + inside(lv)).flatten(1).sum(1)
-
-    return compare(answer, cases=[(mean, logvar)], right=lambda m, lv: Gaussian(m, lv).kl(),
-                   hint="half the sum, over all axes but the first, of "
-                        "mean**2 + var - 1 - logvar, where var is exp(logvar).",
-                   mistakes=[
-        Mistake("The sign is wrong. A KL divergence is never negative, and 0 where mean and "
-                "logvar are 0.", lambda m, lv: -Gaussian(m, lv).kl()),
-        Mistake("The sign of logvar is wrong: a variance that goes to 0 has to cost, and log(0) "
-                "is far below 0.", other(lambda v: v.exp() - 1 + v)),
-        Mistake("You took logvar for the variance. It is its logarithm: the variance is "
-                "exp(logvar).", other(lambda v: v - 1 - v.log())),
-        Mistake("The exponential is missing: the variance is exp(logvar).",
-                other(lambda v: v - 1 - v)),
-        Mistake("exp(logvar / 2) is the standard deviation. The variance is exp(logvar).",
-                other(lambda v: (v / 2).exp() - 1 - v)),
-        Mistake("The half is missing.", lambda m, lv: 2 * Gaussian(m, lv).kl()),
-        Mistake("The - 1 is missing: at mean 0 and variance 1 it has to be 0.",
-                other(lambda v: v.exp() - v)),
-        Mistake("The mean counts squared.",
-                lambda m, lv: 0.5 * (m + lv.exp() - 1 - lv).flatten(1).sum(1)),
-        Mistake("That is the mean over the values. Independent Gaussians' divergences add up.",
-                lambda m, lv: Gaussian(m, lv).kl() / m[0].numel()),
-        Mistake("That is one number for the whole batch: keep the first axis.",
-                lambda m, lv: Gaussian(m, lv).kl().sum()),
-        Mistake("That is the mean over the batch: keep the first axis.",
-                lambda m, lv: Gaussian(m, lv).kl().mean()),
-        Mistake("That is one number per value: sum over all axes but the first.",
-                lambda m, lv: 0.5 * (m.square() + lv.exp() - 1 - lv)),
-    ])
-
-
-def check_noise_loss(answer: Answer | None) -> Verdict:
-    """answer(net, x0, noise, t, alpha_bar): the UNet's loss; alpha_bar is the number at t."""
-    x0, noise = drawn(27, 2, 4, 3, 3), drawn(28, 2, 4, 3, 3)
-    cases: list[tuple[Any, ...]] = [(_net, x0, noise, 300, 0.6), (_net, noise, x0, 700, 0.1)]
-
-    def loss(x0: Tensor, noise: Tensor, t: int, bar: float, target: Tensor) -> Tensor:
-        return F.mse_loss(_net(add_noise(x0, noise, bar), t), target)
-
-    return compare(answer, cases=cases, right=lambda net, x0, n, t, bar: loss(x0, n, t, bar, n),
-                   hint="x_t = sqrt(alpha_bar) * x0 + sqrt(1 - alpha_bar) * noise; the mean "
-                        "squared difference of net(x_t, t) and the noise.",
-                   mistakes=[
-        Mistake("You compare with x0. This network is asked for the noise.",
-                lambda net, x0, n, t, bar: loss(x0, n, t, bar, x0)),
-        Mistake("You compare with x_t. The network is asked for the noise alone.",
-                lambda net, x0, n, t, bar: loss(x0, n, t, bar, add_noise(x0, n, bar))),
-        Mistake("The network saw the clean x0. It has to see x_t, the noisy one.",
-                lambda net, x0, n, t, bar: F.mse_loss(net(x0, t), n)),
-        Mistake("The network saw nothing but noise: x_t holds some of x0 too.",
-                lambda net, x0, n, t, bar: F.mse_loss(net(n, t), n)),
-        Mistake("Both roots are missing in x_t: alpha_bar and 1 - alpha_bar are variances.",
-                lambda net, x0, n, t, bar: F.mse_loss(net(bar * x0 + (1 - bar) * n, t), n)),
-        Mistake("The factors are swapped in x_t: alpha_bar is the picture's share.",
-                lambda net, x0, n, t, bar: loss(x0, n, t, 1 - bar, n)),
-        Mistake("You took absolute differences. Square them.",
-                lambda net, x0, n, t, bar: F.l1_loss(net(add_noise(x0, n, bar), t), n)),
-        Mistake("You summed. Take the mean, or the loss depends on the picture's size.",
-                lambda net, x0, n, t, bar: n.numel() * loss(x0, n, t, bar, n)),
-        Mistake("That is a root of the mean square. Leave the root out.",
-                lambda net, x0, n, t, bar: loss(x0, n, t, bar, n).sqrt()),
-    ])
-
-
-def _rows(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, torch.arange(len(logits)))
-
-
-def _both_ways(logits: Tensor) -> Tensor:
-    """As `contrastive_loss` in minisd/toyworld/train_clip.py; a test compares the two."""
-    return (_rows(logits) + _rows(logits.T)) / 2
-
-
-def _net(x_t: Tensor, t: Any) -> Tensor:
-    """Stands in for a UNet; its answer depends on both arguments."""
-    return x_t.sin() * (1 + torch.as_tensor(t) / 1000)
+check_ema = Check(
+    "my_ema(average, weights, decay)", "returns the new average",
+    right=lambda average, weights, decay: torch.lerp(average, weights, 1 - decay),
+    cases=[(drawn(21), drawn(22), 0.9), (drawn(22), drawn(21), 0.7)],
+    mistakes={
+        "You swapped them: the average has to change slowly.": lambda a, w, d: d * w + (1 - d) * a,
+        "The two shares must add up to 1.": lambda a, w, d: d * a + w},
+    hints=("two shares, which add up to 1.",
+           "keep `decay` of the average, and take the rest from the weights."),
+    solution="return `decay` * average + (`1 - decay`) * weights")

@@ -1,0 +1,30 @@
+"""Exercises of notebook 15: how many pictures a training took, and its carbon dioxide."""
+
+from minisd.exercises.checking import Check
+
+check_samples_seen = Check(
+    "my_samples_seen(machines, gpus, accumulate, per_gpu, steps)", "returns how many pictures",
+    right=lambda m, g, a, b, n: m * g * a * b * n, tolerance=1e-9,
+    cases=[(32, 8, 2, 4, 10), (3, 5, 7, 11, 13)],
+    mistakes={
+        "That is one gradient step.": lambda m, g, a, b, n: m * g * a * b,
+        "A step adds up the gradients of `accumulate` batches: multiply by it.":
+            lambda m, g, a, b, n: m * g * b * n,
+        "All GPUs of all machines work on pictures of their own: machines * gpus.":
+            (lambda m, g, a, b, n: g * a * b * n, lambda m, g, a, b, n: m * a * b * n)},
+    hints=("how many pictures does one gradient step take?",
+           "every GPU of every machine takes per_gpu pictures, accumulate times a step."),
+    solution="return machines * gpus * `accumulate` * per_gpu * `steps`")
+
+check_carbon = Check(
+    "my_carbon(watts, hours, kg_per_kwh, pue)", "returns kilograms of carbon dioxide",
+    right=lambda w, h, grid, pue: w / 1000 * h * pue * grid,
+    cases=[(250.0, 150_000.0, 0.3, 1.1), (20.0, 3.0, 0.45, 1.5)],
+    mistakes={
+        "The grid counts kilowatt hours: divide by 1000.":
+            lambda w, h, grid, pue: w * h * pue * grid,
+        "The building draws more, by pue.": lambda w, h, grid, pue: w / 1000 * h * grid,
+        "That is energy. Multiply by kg per kWh.": lambda w, h, grid, pue: w / 1000 * h * pue},
+    hints=("first the energy in kWh, then its carbon dioxide.",
+           "kilowatts times hours times pue; then the grid's kg per kWh."),
+    solution="return watts / `1000` * hours * `pue` * kg_per_kwh")

@@ -1,0 +1,255 @@
+"""Every check of every notebook: its answer, its mistakes, and what the package itself does."""
+
+import ast
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minisd import exercises
+from minisd.checkpoints.vocabulary import clip_vocabulary
+from minisd.clip import QUICK_GELU
+from minisd.diffusion import Schedule, guide
+from minisd.exercises.checking import Check, Raised, Words
+from minisd.samplers import Prediction, make_sampler, sample
+from minisd.tokenizer import Tokenizer
+from minisd.toyworld.training.tokenizer import learn_merges
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+KNOWN = {"F": F, "QUICK_GELU": QUICK_GELU, "itertools": itertools, "math": math, "torch": torch}
+EVERY = {name: getattr(exercises, name) for name in exercises.__all__}
+CHECKS = {name: check for name, check in EVERY.items() if isinstance(check, Check)}
+WORDS = {name: check for name, check in EVERY.items() if isinstance(check, Words)}
+COMING = {"check_jump", "check_implied_eps", "check_posterior_mean", *WORDS}     # notebooks to come
+
+
+def cells(pattern: str) -> list[str]:
+    return ["".join(cell["source"]) for path in sorted(NOTEBOOKS.glob(pattern))
+            for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def function(source: str, name: str):
+    """A function out of the text of a cell."""
+    namespace = dict(KNOWN)
+    exec(source, namespace)
+    return namespace[name]
+
+
+def solution(name: str):
+    return function(CHECKS[name].answer(), CHECKS[name].name)
+
+
+@pytest.fixture(autouse=True)
+def no_tries() -> None:
+    for check in CHECKS.values():
+        check.tries, check.last = 0, None
+
+
+# Each check
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_printed_answer_is_right(name: str) -> None:
+    assert CHECKS[name](solution(name)), CHECKS[name].answer()
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_mistake_is_named(name: str) -> None:
+    mistakes = CHECKS[name].mistakes
+    assert 2 <= len(mistakes) <= 4
+    for sentence, wrong in mistakes.items():
+        for answer in wrong if isinstance(wrong, tuple) else (wrong,):
+            verdict = CHECKS[name](answer)
+            assert not verdict and sentence in verdict.message, (sentence, verdict)
+            assert not any(isinstance(value, Raised) for value in CHECKS[name]._values(answer))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_an_exercise_that_is_not_begun_prints_no_hint_and_no_solution(name: str) -> None:
+    check = CHECKS[name]
+    source = f"def {check.call}:\n    ..."
+    assert check(function(source, check.name)).message == f"Not yet. Write it: {check.__doc__}"
+    assert not any(line.strip() in check.__doc__ for line in check.answer().splitlines()[1:])
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_hints_lead_to_the_answer(name: str) -> None:
+    check = CHECKS[name]
+    said = [check(lambda *_, i=i: f"answer {i}").message for i in range(4)]
+    assert all(hint in message for hint, message in zip(check.hints, said, strict=False))
+    assert "___" in said[2] and check.answer() not in "".join(said[:3]) and "`" not in said[2][30:]
+    assert said[3].endswith(check.answer())
+    assert max(map(len, check.answer().splitlines())) <= 96
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_grading_raises(name: str, monkeypatch) -> None:
+    monkeypatch.setenv("MINISD_GRADING", "1")
+    for answer in (None, lambda *_: "wrong"):
+        with pytest.raises(AssertionError, match="Not yet. "):
+            EVERY[name](answer)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_sentence_is_answered_with_ours(name: str) -> None:
+    assert WORDS[name].ours in WORDS[name]("I think it has to do with noise").message
+    assert WORDS[name].ours not in WORDS[name](None).message
+
+
+# The notebooks
+
+def test_notebooks_call_every_check_but_those_to_come() -> None:
+    called = set(re.findall(r"\bcheck_\w+(?=\()", "\n".join(cells("*.ipynb"))))
+    assert called <= set(EVERY) and set(EVERY) - called <= COMING
+
+
+def test_the_solutions_are_right() -> None:
+    """The answers of notebooks/solutions, without running all of those."""
+    asked = [source for source in cells("solutions/*.ipynb") if "check_" in source]
+    pairs = [(checks[0], ast.unparse(node)) for source in asked for node in ast.parse(source).body
+             if isinstance(node, ast.FunctionDef) and (checks := re.findall(r"check_\w+", source))]
+    assert len(pairs) >= 40
+    for name, source in pairs:
+        assert CHECKS[name](function(source, CHECKS[name].name)), (name, source)
+
+
+# Mistakes as learners write them
+
+LEARNERS = [
+    ("add_noise", "You forgot [t]",
+     "alpha_bar ** 0.5 * x0 + torch.sqrt(1 - alpha_bar) * noise"),
+    ("loss", "You forgot [t]", "((predict_noise(alpha_bar[:, None] ** 0.5 * x0 + "
+     "(1 - alpha_bar[:, None]) ** 0.5 * noise, t) - noise) ** 2).mean()"),
+    ("loss", "a[:, None] makes a column",
+     "((predict_noise(alpha_bar[t] ** 0.5 * x0 + (1 - alpha_bar[t]) ** 0.5 * noise, t) - noise) "
+     "** 2).mean()"),
+    ("loss", "You draw fresh noise", "((predict_noise(alpha_bar[t][:, None] ** 0.5 * x0 + "
+     "(1 - alpha_bar[t][:, None]) ** 0.5 * torch.randn(x0.shape), t) - noise) ** 2).mean()"),
+    ("noise_loss", "You draw fresh noise",
+     "F.mse_loss(net(alpha_bar ** 0.5 * x0 + (1 - alpha_bar) ** 0.5 * torch.randn_like(x0), t), "
+     "noise)"),
+    ("ddim_step", "That is the mean of DDPM's step", "(lambda a, b: (b ** 0.5 * (1 - a / b) * "
+     "(x_t - (1 - a) ** 0.5 * eps) / a ** 0.5 + (a / b) ** 0.5 * (1 - b) * x_t) / (1 - a))"
+     "(alpha_bar[t], alpha_bar[max(t - stride, 0)])"),
+    ("ddim_step", "You add fresh noise", "(lambda a, b: b ** 0.5 * (x_t - (1 - a) ** 0.5 * eps) "
+     "/ a ** 0.5 + (1 - b) ** 0.5 * torch.randn_like(x_t))"
+     "(alpha_bar[t], alpha_bar[max(t - stride, 0)])"),
+    ("ddim_step", "counts from the end", "(lambda a, b: (b / a) ** 0.5 * (x_t - (1 - a) ** 0.5 * "
+     "eps) + (1 - b) ** 0.5 * eps)(alpha_bar[t], alpha_bar[t - stride])"),
+    ("timestep_embedding", "You interleave", "(lambda angles: torch.stack([angles.sin(), "
+     "angles.cos()], -1).flatten(-2))(timesteps[:, None] * 10000 ** (-2 * torch.arange(dim // 2) "
+     "/ dim))"),
+    ("timestep_embedding", "a[:, None] makes a column",
+     "torch.cos(timesteps * 10000 ** (-2 * torch.arange(dim // 2) / dim))"),
+    ("up_widths", "Your list is reversed", "[x + skip for width, above in zip(channels, "
+     "(channels[0], *channels)) for x, skip in [(width, above), *[(width, width)] * (layers - 1), "
+     "((*channels, width)[channels.index(width) + 1], width)]]"),
+    ("guide", "(guidance_scale - 1)",
+     "guidance_scale * (eps_cond - eps_uncond) + 2 * eps_uncond - eps_cond"),
+    ("to_z", "0.18215", "latents * 1.0"),
+    ("quick_gelu", "That is GELU", "x * 0.5 * (1 + torch.erf(x / 2 ** 0.5))"),
+    ("pad", "You pad but never cut", "[49406] + ids + [49407] * (76 - len(ids)) "
+     "if len(ids) < 76 else [49406] + ids + [49407]"),
+    ("pca", "not centred", "points @ torch.linalg.svd(points)[2][:2].T"),
+    ("causal_attention", "exp(0) is 1", "torch.tril(scores).softmax(1)"),
+    ("posterior_mean", "nearest point",
+     "points[(x_t[:, None] - alpha_bar ** 0.5 * points).norm(dim=-1).argmin(1)]"),
+]
+
+
+@pytest.mark.parametrize(("name", "said", "body"), LEARNERS)
+def test_learners_mistakes_are_named(name: str, said: str, body: str) -> None:
+    check, KNOWN["solved"] = CHECKS[f"check_{name}"], solution("check_up_widths")
+    answer = function(f"def {check.call}:\n    return {body}", check.name)
+    verdict = check(answer)
+    assert not verdict and said in verdict.message, verdict
+
+
+# The package does what the exercises call right
+
+def test_merges_by_rank_are_what_the_library_does() -> None:
+    words = ["balloon", "below", "yellow", "bell", "on", "nnn"]
+    merges = learn_merges(words * 3, 20)
+    tokenizer, merge = Tokenizer(clip_vocabulary(merges), merges), solution("check_merge")
+    for word in [*words, "lollon", "wollebb"]:
+        symbols = [*word[:-1], word[-1] + "</w>"]
+        for pair in merges:
+            symbols = merge(symbols, pair)
+        encoded = tokenizer.encode(word)
+        assert list(encoded.tokens[1:encoded.length - 1]) == symbols
+
+
+def test_padding_is_the_tokenizer_s() -> None:
+    merges = learn_merges(["red"], 5)
+    tokenizer = Tokenizer(clip_vocabulary(merges), merges)
+    rename = {tokenizer.start_id: 49406, tokenizer.end_id: 49407, tokenizer.vocab["red</w>"]: 5}
+    for count in (0, 3, 75, 80):
+        ids = [rename[i] for i in tokenizer.encode("red " * count).ids]
+        assert ids == solution("check_pad")([5] * count)
+
+
+def test_samplers_step_so(schedule: Schedule) -> None:
+    def run(name: str, steps: int) -> list:
+        return list(sample(make_sampler(name, schedule, steps), lambda x, t: Prediction(
+            x.roll(1, -1)), torch.randn(1, 2, 3, 5).double(), lambda: torch.zeros(())))
+
+    for step in run("ddim", 50):
+        torch.testing.assert_close(solution("check_ddim_step")(
+            step.x_t, step.eps, schedule.alpha_bar, int(step.t), 20), step.x_prev)
+    levels = make_sampler("euler", schedule, 10).alpha_bar
+    for step, now, after in zip(run("euler", 10), levels, levels[1:], strict=False):
+        sigma, sigma_next = ((1 / level - 1) ** 0.5 for level in (now, after))
+        torch.testing.assert_close(solution("check_euler_step")(
+            step.x_t / now ** 0.5, step.eps, sigma, sigma_next), step.x_prev / after ** 0.5)
+    for count in (1, 2, 7):
+        evaluations = run("heun", count)[-1].evaluations
+        assert evaluations == solution("check_heun_evaluations")(count)
+
+
+def test_the_pipeline_predicts_as_often(sd, picture) -> None:
+    made: list[int] = []
+    hook = sd.unet.register_forward_hook(lambda net, inputs, eps: made.append(len(eps)))
+    for g in (7.5, 1, 0, 0.5, -1):
+        made.clear()
+        list(sd.steps("a red car", guidance_scale=g, steps=5, seed=1, height=16, width=16))
+        assert sum(made) == solution("check_passes")(g, 5), g
+    for steps, strength in ((10, 0.35), (6, 0.5), (3, 1.0)):
+        made.clear()
+        sd.image_to_image("a red car", picture, strength=strength, steps=steps, seed=1,
+                          guidance_scale=7.5)
+        assert sum(made) == solution("check_predictions")(steps, strength)
+    hook.remove()
+
+
+def test_the_pipeline_puts_the_negative_prompt_in_the_same_place(sd) -> None:
+    step = next(iter(sd.steps("a red car", negative_prompt="a fish", steps=5, seed=1,
+                              guidance_scale=3.0)))
+    at = torch.tensor([step.t], device=sd.device)
+    empty, negative, cond = (sd.unet(step.x_t, at, sd.encode_prompt(prompt))
+                             for prompt in ("", "a fish", "a red car"))
+    torch.testing.assert_close(
+        step.eps, solution("check_negative_prompt")(empty, negative, cond, 3.0),
+        atol=1e-4, rtol=1e-4)
+
+
+def test_the_other_convention_gives_the_same_noise() -> None:
+    u, c = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    for g in (0.0, 1.0, 7.5):
+        s = solution("check_other_convention")(g)
+        torch.testing.assert_close(c + s * (c - u), guide(u, c, g))
+
+
+def test_the_average_over_points_is_bayes_rule() -> None:
+    """By counting: points near x_t among many noised ones, and what they were."""
+    g = torch.Generator().manual_seed(0)
+    points, level = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.0, -1.0]]), 0.6
+    x0 = points[torch.randint(3, (400_000,), generator=g)]
+    x_t = level ** 0.5 * x0 + (1 - level) ** 0.5 * torch.randn(x0.shape, generator=g)
+    at = torch.tensor([[0.4, 0.1]])
+    near = (x_t - at).norm(dim=1) < 0.1
+    torch.testing.assert_close(solution("check_posterior_mean")(at, points, level)[0],
+                               x0[near].mean(0), atol=0.05, rtol=0)
