@@ -68,6 +68,11 @@ def test_the_readme_says_what_each_file_of_the_book_costs_to_read() -> None:
     assert not wrong, f"write these line counts into the README: {wrong}"
 
 
+def test_the_readme_lists_the_notebooks_in_their_order() -> None:
+    listed = re.findall(r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\)", README, re.MULTILINE)
+    assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
