@@ -3,7 +3,7 @@
 To run notebooks and store them with their outputs:
 
     python tests/test_notebooks.py                      # all of them
-    python tests/test_notebooks.py 00_quickstart solutions/02_tokenization
+    python tests/test_notebooks.py 00_quickstart solutions/03_tokenization
 
 The ordinary tests run the first one; the slow ones run all, and run them on a model of v1's shape.
 """
@@ -32,7 +32,7 @@ SHIPPED = (WEIGHTS / "toyworld" / "unet.safetensors").is_file()
 MEGABYTE = 1_000_000
 MOST_LINES = 20
 CELL_SECONDS = 600              # for one cell on a busy machine
-SECONDS, LONG_SECONDS = 60, {"13_training": 180}    # for one notebook on two idle cores
+SECONDS, LONG_SECONDS = 60, {"15_training": 180}    # for one notebook on two idle cores
 BUSY = float(os.environ.get("MINISD_BUSY", 6))      # how much longer a shared machine may take
 VIEW = "application/vnd.jupyter.widget-view+json"
 HOME_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|usr|opt|mnt)/|\b[A-Z]:\\")
