@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minisd.checkpoints import layouts
+from minisd.checkpoints import names
 from minisd.config import V1, TextConfig
 from minisd.pipeline import StableDiffusion
 
@@ -45,7 +45,7 @@ def small(seed: int = 0) -> StableDiffusion:
 def compvis(sd: StableDiffusion) -> dict[str, Tensor]:
     """A model under CompVis's names and shapes, with the 15 tensors that every real file adds."""
     ours = sd.state_dict()
-    tensors = {name: ours[layouts.rename(name, "compvis")].clone() for name in NAMES}
+    tensors = {name: ours[names.rename(name, "compvis")].clone() for name in NAMES}
     for name, shape in NAMES.items():
         if len(shape) == 4 and tensors[name].ndim == 2:
             tensors[name] = tensors[name][:, :, None, None].contiguous()
@@ -88,7 +88,7 @@ def diffusers_tensors(sd: StableDiffusion, *, old: bool) -> dict[str, dict[str, 
     ours, parts = sd.state_dict(), {}
     for part, network in networks.items():
         parts[part] = {_saved_name(part, name, old): ours[
-            layouts.rename(f"{part}.{_prefixed(part, name)}", "diffusers")]
+            names.rename(f"{part}.{_prefixed(part, name)}", "diffusers")]
             for name in network.state_dict() if not name.endswith("position_ids")}
     parts["text_encoder"][POSITION_IDS.removeprefix("cond_stage_model.transformer.")] = (
         torch.arange(77)[None])

@@ -1,38 +1,42 @@
 """Fetches real Stable Diffusion weights, so that what lies in weights/ in the end is right.
 
-A file comes as `NAME.<checksum>.part` and becomes NAME only when its checksum fits: hashed, synced
-to disk, renamed in one step. Whatever interrupts a download (a cut, Ctrl-C, a kill, a full disk),
-the same command goes on where it stopped. A hub cache on this machine is used before the network.
+A file comes as `NAME.<checksum>.part` and becomes NAME only when its SHA-256 fits. Whatever
+interrupts a download (a cut, Ctrl-C, a kill, a full disk), the same command goes on where it
+stopped. A hub cache on this machine is used before the network.
+
+huggingface_hub asks and fetches. Its `hf_hub_download` neither goes on with what another process
+left nor looks at checksums (2.4: a new name for each try, removed at the end), so two parts of it
+are used: `get_hf_file_metadata`, which says what a file is, and `http_get`, which goes on from any
+byte, through cuts, and sends the token to no other host.
 """
 
-import contextlib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from minisd.checkpoints.hub import Changed, DownloadError, Hub, Remote
-from minisd.checkpoints.known import KNOWN, File, Model, hashed, hasher, progress, verify
+from filelock import Timeout
+from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import WeakFileLock
 
-try:
-    import fcntl
-except ImportError:                         # Windows has none: nothing guards the folder there
-    fcntl = None                            # type: ignore[assignment]
+from minisd.checkpoints.known import KNOWN, LICENCE, File, sha256
+from minisd.checkpoints.places import WEIGHTS
+from minisd.checkpoints.untrusted import shown
 
-__all__ = ["KNOWN", "DownloadError", "Model", "fetch", "verify"]
-
-WEIGHTS = Path(__file__).parents[2] / "weights"
+ENDPOINT = "https://huggingface.co"
+ADDRESS = re.compile(r"https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[\w./~-]*)?", re.ASCII)
 SPARE = 2 ** 28                 # bytes of disk to leave free
-MOST_CHANGES = 3                # of one file on the hub while it is fetched
-SHOWN = 12                      # hex digits of the checksum in the name of a part
-
-LICENCE = "CreativeML Open RAIL-M"
-LICENCE_URL = "https://huggingface.co/spaces/CompVis/stable-diffusion-license"
+PATIENCE = 30.0                 # seconds for the hub's first answer
+BUSY = (408, 429, 500, 502, 503, 504)       # answers after which asking again makes sense
+CANNOT_SATISFY = 416                        # there is no such range of bytes
 ACCEPTED = "licences-accepted.txt"
+LICENCE_URL = "https://huggingface.co/spaces/CompVis/stable-diffusion-license"
 LICENCE_TEXT = f"""\
 These weights are under the {LICENCE} licence. Its full text is what counts:
   {LICENCE_URL}
@@ -42,66 +46,82 @@ to harm, to harass, to discriminate, to decide over people's rights without peop
 medical advice (Attachment A). Whoever gets the weights from you, changed or not, must get the same
 terms and a copy of the licence.
 """
-
+REFUSALS: tuple[tuple[type[Exception], str], ...] = (
+    (errors.GatedRepoError, "{repo} is gated: accept its terms at {endpoint}/{repo}, then pass a "
+     "token of the same account with --token or HF_TOKEN"),
+    (errors.RepositoryNotFoundError, "{endpoint} shows no repository {repo}: check --endpoint, or "
+     "pass a token that has access with --token or HF_TOKEN"),
+    (errors.RevisionNotFoundError, "{repo} has no revision {revision} any more: see "
+     "weights/README.md for other sources"),
+    (errors.EntryNotFoundError, "{repo} has no file {path} at revision {revision}: see "
+     "weights/README.md for other sources"),
+    (errors.HfHubHTTPError, "{endpoint} answered {status} for {path}: check --endpoint, the token "
+     "and the network, or try again later"),
+    (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, which forbids downloads: unset it"),
+    (Exception, "cannot reach {endpoint} ({reason}): go online, or check --endpoint and the proxy"))
 
 Say = Callable[[str], object]
 
 
-def _quiet(line: str) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to fetch, with all that is needed to know that it is right."""
-
-    file: File
-    target: Path
-    remote: Remote
-    digest: str                     # SHA-256, or git's SHA-1
-    size: int                       # bytes
+class DownloadError(RuntimeError):
+    """Says in one line what went wrong and what to do."""
 
 
 def fetch(name: str, root: Path = WEIGHTS, *, half: bool = False, endpoint: str = "",
-          token: str = "", accept_licence: bool = False, say: Say = _quiet) -> Path:
+          token: str = "", accept_licence: bool = False, say: Say = str) -> Path:
     """Fetch a model, or what is missing of it, and return its folder.
 
     name: one of KNOWN; root: where its folder goes; half: the float16 files, half the size;
-    endpoint, token: as for Hub; accept_licence: accepts it, else a terminal asks, once;
-    say: gets a line for each file. Raises ValueError for what makes no sense, DownloadError where
-    a file cannot be had, OSError where it cannot be written.
+    endpoint, token: default to $HF_ENDPOINT and $HF_TOKEN; accept_licence: accepts it, else a
+    terminal asks, once; say: gets a line for each file. Raises ValueError for what makes no sense,
+    DownloadError where a file cannot be had, OSError where it cannot be written.
     """
     if name not in KNOWN:
-        raise ValueError(f"expected {', '.join(KNOWN)}, got {name!r}: choose one to download")
+        raise ValueError(f"expected {', '.join(KNOWN)}, got '{shown(name)}': choose one to "
+                         f"download")
     model, hub = KNOWN[name], Hub(endpoint, token)
     if half and not model.half:
         raise ValueError(f"argument --half: no float16 version of {name} is known here: leave it "
                          f"out")
     if model.restricted:
         _accept(root / ACCEPTED, accepted=accept_licence)
-    with _alone(root, name):
-        jobs = _plan(hub, model.half if half else model.files, root / model.folder, say=say)
-        _make_room(root, sum(job.size - _part_size(job) for job in jobs))
-        for job in jobs:
-            _download(hub, job)
-            say(f"{job.target}: downloaded, checksum right")
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with WeakFileLock(root / f".{name}.lock", timeout=0.1):     # a killed download frees it
+            _fetch_all(hub, model.half if half else model.files, root / model.folder, say)
+    except Timeout as error:
+        raise DownloadError(f"another download of {name} into {root} is running: wait for it, or "
+                            f"end it") from error
     return root / name
 
 
-def _plan(hub: Hub, files: Iterable[File], folder: Path, *, say: Say) -> list[Job]:
-    """What has to come from the network, all of it asked for before any of it comes."""
-    jobs: list[Job] = []
+def _fetch_all(hub: "Hub", files: tuple[File, ...], folder: Path, say: Say) -> None:
+    """What has to come from the network; all of it is asked for before any of it comes."""
+    missing: list[File] = []
     commits: dict[str, str] = {}            # so that all files of a repository are of one commit
     for file in files:
-        target = folder / file.place.path
-        if _at_hand(file, target, say):
+        if file.sha256 and _at_hand(file, folder, say):
             continue
-        place = replace(file.place, revision=commits.get(file.place.repo, file.place.revision))
-        job = _ask(hub, replace(file, place=place), target)
-        commits[place.repo] = job.remote.place.revision
-        if not target.exists() or not _check(target, job.digest, say):
-            jobs.append(job)
-    return jobs
+        there = hub.ask(replace(file, revision=commits.get(file.repo, file.revision)))
+        commits[file.repo] = there.revision
+        if file.sha256 or not _at_hand(there, folder, say):
+            missing.append(there)
+    needed = sum(max(0, file.size - _size(part_path(file, folder))) for file in missing)
+    free = shutil.disk_usage(folder.parent).free
+    if needed and free < needed + SPARE:
+        raise DownloadError(f"expected {(needed + SPARE) / 1e9:.1f} GB of free disk for {folder}, "
+                            f"got {free / 1e9:.1f} GB: free some, or choose another folder")
+    for file in missing:
+        part = part_path(file, folder)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        hub.fetch(file, part)
+        if sha256(part) != file.sha256:
+            part.unlink()
+            raise DownloadError(f"{file.path} came with wrong bytes (its checksum does not fit) "
+                                f"and was removed: download it again, or elsewhere with "
+                                f"--endpoint")
+        part.replace(folder / file.path)
+        say(f"{folder / file.path}: downloaded, checksum right")
 
 
 # Without the network
@@ -123,167 +143,113 @@ def _accept(record: Path, *, accepted: bool) -> None:
         file.write(f"{date.today()} {LICENCE} {LICENCE_URL}\n")
 
 
-@contextlib.contextmanager
-def _alone(root: Path, name: str) -> Iterator[None]:
-    """Keep other downloads of a model away; a killed one does not hold the lock."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{name}.lock").open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DownloadError(f"another download of {name} into {root} is running: wait "
-                                    f"for it, or end it") from error
-            except OSError:                 # a file system without locks
-                pass
-        yield
+def _at_hand(file: File, folder: Path, say: Say) -> bool:
+    """Whether a file is in place, or in a hub cache, under whichever repository, and linked here.
 
-
-def _check(target: Path, digest: str, say: Say) -> bool:
-    """True for a file that is right already. Raises DownloadError for any other."""
-    size = target.stat().st_size
-    if hashed(target, hasher(digest, size)).hexdigest() != digest:
-        raise DownloadError(f"{target} is there already ({size:,} bytes) and is not the published "
-                            f"file: move it away, or delete it, and download again")
-    say(f"{target}: there already, checksum right")
-    return True
-
-
-def _at_hand(file: File, target: Path, say: Say) -> bool:
-    """Whether a file is in place, or could be put there from a hub cache, without the network."""
+    Raises DownloadError where another file is in its place.
+    """
+    target = folder / file.path
     if target.exists():
-        return bool(file.sha256) and _check(target, file.sha256, say)
-    blob = _cached(file)
-    if blob is None:
-        return False
-    size = blob.stat().st_size
-    part = part_path(target, blob.name)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)
-    try:
-        os.link(blob, part)
-    except OSError:                         # another disk, or one without links
-        _make_room(part.parent, size)
-        shutil.copyfile(blob, part)
-    try:
-        Part(target, blob.name, size).finish()
-    except DownloadError:
-        say(f"{blob}: damaged, not used")
-        return False
-    say(f"{target}: taken from {blob}, checksum right")
-    return True
-
-
-def _cached(file: File) -> Path | None:
-    """A file in a hub cache on this machine, where its name is its checksum."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    hub = Path(os.environ.get("HF_HOME") or home) / "hub"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or hub).expanduser()
-    if file.sha256:                         # of whichever repository
-        blobs = sorted(cache.glob(f"models--*/blobs/{file.sha256}"))
-    else:
-        snapshots = cache / f"models--{file.place.repo.replace('/', '--')}" / "snapshots"
-        blobs = [(snapshots / file.place.revision / file.place.path).resolve()]
-    usable = (blob for blob in blobs if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name)
-              and blob.is_file())
-    return next(usable, None)
-
-
-def _make_room(folder: Path, needed: int) -> None:
-    """Raises DownloadError where the disk lacks `needed` bytes and some to spare."""
-    free = shutil.disk_usage(folder).free
-    if needed and free < needed + SPARE:
-        raise DownloadError(f"expected {(needed + SPARE) / 1e9:.1f} GB of free disk for {folder}, "
-                            f"got {free / 1e9:.1f} GB: free some, or choose another folder")
-
-
-# From the network
-
-class Part:
-    """What has come of a file so far, in a file beside its place, and the hash of that."""
-
-    def __init__(self, target: Path, digest: str, size: int) -> None:
-        """Go on with what is there; parts of other versions of the file are removed."""
-        self.target, self.digest, self.whole = target, digest, size
-        self.path = part_path(target, digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for old in target.parent.glob(f"{target.name}.*.part"):
-            if old != self.path or old.stat().st_size > size:
-                old.unlink()
-        self.size, self.hash = 0, hasher(digest, size)
-        if self.path.exists():
-            self.size = self.path.stat().st_size
-            hashed(self.path, self.hash)
-
-    def append(self, chunk: bytes) -> None:
-        with self.path.open("ab") as file:
-            file.write(chunk)
-        self.hash.update(chunk)
-        self.size += len(chunk)
-
-    def drop(self) -> None:
-        """Begin again. The file is removed, not emptied: it may be a link to a cache's."""
-        self.path.unlink(missing_ok=True)
-        self.size, self.hash = 0, hasher(self.digest, self.whole)
-
-    def finish(self) -> None:
-        """Give the file its name. Raises DownloadError, and removes it, where it is wrong."""
-        if self.hash.hexdigest() != self.digest:
-            self.drop()
-            raise DownloadError(f"{self.target.name} came with wrong bytes (its checksum does not "
-                                f"fit) and was removed: download it again, or elsewhere with "
-                                f"--endpoint")
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.path, self.target)
-        if hasattr(os, "O_DIRECTORY"):      # the new name too; Windows cannot and need not
-            folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        if sha256(target) != file.sha256:
+            raise DownloadError(f"{target} is there already and is not the published file: move it "
+                                f"away, or delete it, and download again")
+        say(f"{target}: there already, checksum right")
+        return True
+    cache = Path(constants.HF_HUB_CACHE)
+    for blob in cache.glob(f"models--*/blobs/{file.sha256}"):   # they are named by their checksum
+        if sha256(blob) == file.sha256:
+            target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+                os.link(blob, target)
+            except OSError:                 # another disk, or one without links
+                shutil.copyfile(blob, part_path(file, folder))
+                part_path(file, folder).replace(target)
+            say(f"{target}: taken from {blob}, checksum right")
+            return True
+    return False
 
 
-def part_path(target: Path, digest: str) -> Path:
+def part_path(file: File, folder: Path) -> Path:
     """Where a file lies until it is whole: one place for each version of it."""
-    return target.with_name(f"{target.name}.{digest[:SHOWN]}.part")
+    return (folder / file.path).with_name(f"{Path(file.path).name}.{file.sha256[:12]}.part")
 
 
-def _part_size(job: Job) -> int:
-    path = part_path(job.target, job.digest)
-    return min(path.stat().st_size, job.size) if path.exists() else 0
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _ask(hub: Hub, file: File, target: Path) -> Job:
-    """What the hub would send, compared with what is known. Raises DownloadError."""
-    remote = hub.head(file.place)
-    digest, size = file.sha256 or remote.etag, file.size or remote.size
-    hasher(digest, 0)
-    if size is None:
-        raise DownloadError(f"{hub.endpoint} does not say how long {file.place.path} is: try "
-                            f"another --endpoint")
-    if remote.size not in (None, size) or len(remote.etag) == len(digest) and remote.etag != digest:
-        raise DownloadError(f"{hub.endpoint} has another {file.place.path} than the published one "
-                            f"({remote.size} bytes instead of {size}, or another checksum): try "
-                            f"another --endpoint")
-    return Job(file, target, remote, digest, size)
+# The network
+
+class Hub:
+    """Where to ask, and the token that no other host ever sees."""
+
+    def __init__(self, endpoint: str = "", token: str = "") -> None:
+        """Both default to the environment. Raises ValueError, which repeats no secret."""
+        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        self.token = (token or os.environ.get("HF_TOKEN", "")).strip()
+        if not ADDRESS.fullmatch(self.endpoint):
+            masked = re.sub(r"[^/@]*@|(?<=[?#]).*|hf_\w+", "***", self.endpoint)
+            raise ValueError(f"argument --endpoint: expected an address such as {ENDPOINT}, "
+                             f"without user and password, got '{shown(masked)}'")
+        if not re.fullmatch("[!-~]*", self.token):
+            raise ValueError("argument --token: expected ASCII letters and digits, got others: "
+                             "copy the token again")
+
+    def ask(self, file: File) -> File:
+        """A file with its commit, size and SHA-256 as the hub has them. Raises DownloadError."""
+        for pause in (1, 4, 16, 0):         # seconds
+            try:
+                found = get_hf_file_metadata(self.url(file), token=self.token or False,
+                                             timeout=PATIENCE, endpoint=self.endpoint)
+                break
+            except Exception as error:
+                if _status(error) not in BUSY or not pause:
+                    raise self.refusal(error, file) from error
+                time.sleep(pause)
+        digest = (found.etag or "").lower()
+        if not re.fullmatch("[0-9a-f]{64}", digest):        # git's own checksum, of a small file
+            digest = file.sha256
+        if not digest or file.sha256 not in ("", digest):
+            raise DownloadError(f"{self.endpoint} gives {'another' if digest else 'no'} checksum "
+                                f"of {file.path}: log in to the network, or try another "
+                                f"--endpoint")
+        return replace(file, sha256=digest, size=found.size or 0,
+                       revision=found.commit_hash or file.revision)
+
+    def fetch(self, file: File, part: Path) -> None:
+        """Append the rest of a file to what has come of it. Raises DownloadError."""
+        headers = {"accept-encoding": "identity"}
+        headers |= {"authorization": f"Bearer {self.token}"} if self.token else {}
+        while True:
+            have = _size(part)
+            try:
+                with part.open("ab") as sink:
+                    http_get(self.url(file), sink, resume_size=have, headers=headers,
+                             expected_size=file.size or None, displayed_filename=file.path)
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                return
+            except Exception as error:
+                if isinstance(error, OSError) and error.strerror:
+                    raise DownloadError(f"cannot write {part} ({error.strerror}): make room or "
+                                        f"allow it; the same command goes on from there") from error
+                stuck = _status(error) == CANNOT_SATISFY or 0 < file.size < _size(part)
+                if stuck and have:
+                    part.unlink()           # what came before does not fit: begin again
+                elif stuck or _size(part) <= have:
+                    raise self.refusal(error, file) from error
+
+    def url(self, file: File) -> str:
+        return hf_hub_url(file.repo, file.path, revision=file.revision, endpoint=self.endpoint)
+
+    def refusal(self, error: Exception, file: File) -> DownloadError:
+        """What an error of the library means, in one line."""
+        line = next(line for kind, line in REFUSALS if isinstance(error, kind))
+        reason = shown(str(error).partition("\n")[0]) or type(error).__name__
+        return DownloadError(line.format(**vars(file), endpoint=self.endpoint, reason=reason,
+                                         status=_status(error)))
 
 
-def _download(hub: Hub, job: Job) -> None:
-    """Fetch one file, from where an earlier attempt stopped. Raises DownloadError."""
-    for _ in range(MOST_CHANGES):
-        part = Part(job.target, job.digest, job.size)
-        try:
-            with progress(job.file.place.path, job.size, part.size) as bar:
-                for position, chunk in hub.stream(job.remote, job.size, part.size):
-                    if position != part.size:
-                        part.drop()         # the server had to begin again
-                    part.append(chunk)
-                    bar.update(part.size - bar.n)
-            return part.finish()
-        except Changed:
-            job = _ask(hub, job.file, job.target)
-        except OSError as error:
-            raise DownloadError(f"cannot write {part.path} ({error.strerror}): make room or allow "
-                                f"it; the same command goes on from there") from error
-    raise DownloadError(f"{job.file.place.path} keeps changing on {hub.endpoint}: try again later")
+def _status(error: Exception) -> int | None:
+    """The status of an answer that was an error."""
+    return error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None

@@ -18,14 +18,11 @@ def weights_folder() -> Path:
     """The checkout's weights/ where there is one, else a folder in the user's data."""
     if (CHECKOUT / "README.md").is_file() or (CHECKOUT / "toyworld").is_dir():
         return CHECKOUT
-    if sys.platform == "win32":
-        data = os.environ.get("LOCALAPPDATA", "")
-        usual = "~/AppData/Local"
-    elif sys.platform == "darwin":
-        data, usual = "", "~/Library/Application Support"
-    else:
-        data, usual = os.environ.get("XDG_DATA_HOME", ""), "~/.local/share"
-    home = data if os.path.isabs(data) else os.path.expanduser(usual)
+    usual = {"win32": "~/AppData/Local", "darwin": "~/Library/Application Support"}
+    named = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_DATA_HOME")
+    home = os.environ.get(named, "")
+    if not os.path.isabs(home):             # a relative one counts for nothing, by XDG's rule
+        home = os.path.expanduser(usual.get(sys.platform, "~/.local/share"))
     return Path(home) / "minisd" / "weights"
 
 

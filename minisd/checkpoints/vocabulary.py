@@ -61,9 +61,10 @@ def find_tokenizer(model: Path, config: Config) -> ModelTokenizer | None:
         if len(own.vocab) == text.vocab_size:
             return own
         if model.is_dir():
-            raise Refused(f"{shown(beside)} has {len(own.vocab):,} tokens, and the text encoder "
-                          f"beside it knows {text.vocab_size:,}: they belong to different models, "
-                          f"or a token that was taught is missing in added_tokens.json")
+            with reading(beside, "tokenizer"):
+                raise Refused(f"it has {len(own.vocab):,} tokens, and the text encoder beside it "
+                              f"knows {text.vocab_size:,}: they belong to different models, or a "
+                              f"token that was taught is missing in added_tokens.json")
     if text.vocab_size != V1.text.vocab_size:
         return None
     places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
@@ -85,16 +86,17 @@ def read_tokenizer(folder: Path, max_length: int = 77, model: str = "the model")
                                 f"vocab.json and merges.txt of the model there")
     with reading(folder, "tokenizer"):
         settings = read_json(whole) if whole.exists() else {}
-        vocab, pairs = (settings["model"][key] if missing else None for key in ("vocab", "merges"))
-        if not missing:
+        if missing:
+            vocab, pairs = settings["model"]["vocab"], settings["model"]["merges"]
+        else:
             vocab, lines = read_json(pair[0]), read_text(pair[1]).splitlines()
             pairs = [line for line in lines if line and not line.startswith("#version")]
         merges = [(a, b) for a, b in
-                  (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)]
+                  (one.split(" ") if isinstance(one, str) else one for one in pairs)]
         words = folder / "words.txt"
-        return ModelTokenizer(
-            vocab, merges, max_length=max_length, model=model, added=_added(folder, settings, vocab),
-            known_words=frozenset(read_text(words).split()) if words.exists() else None)
+        known = frozenset(read_text(words).split()) if words.exists() else None
+        return ModelTokenizer(vocab, merges, max_length=max_length, known_words=known, model=model,
+                              added=_added(folder, settings, vocab))
 
 
 def _added(folder: Path, settings: dict[str, Any], vocab: dict[str, int]) -> dict[str, int]:
@@ -108,8 +110,8 @@ def _added(folder: Path, settings: dict[str, Any], vocab: dict[str, int]) -> dic
     ids = {**vocab, **added}
     if not all(token and type(number) is int for token, number in ids.items()) or (
             sorted(ids.values()) != list(range(len(ids)))):
-        raise Refused(f"the tokens in {shown(folder)} are not numbered from 0 on, each once: its "
-                      f"files are damaged or do not belong together; fetch them again")
+        raise Refused("its tokens are not numbered from 0 on, each once: its files are damaged or "
+                      "do not belong together; fetch them again")
     return {token: number for token, number in added.items() if token not in vocab}
 
 

@@ -2,12 +2,10 @@
 
 Loading never skips, guesses or leaves a tensor as it was: every name and every shape must match,
 and every value must be finite, or nothing is loaded and one error says why. Each tensor is copied
-from the mapped file straight into the model, and no second copy is made.
+from its file straight into the model, and no second copy of the model is made.
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minisd.checkpoints.files import open_weights
+from minisd.checkpoints.config_file import write_config
+from minisd.checkpoints.formats import open_weights
 from minisd.checkpoints.sources import (
     PARTS,
     Source,
@@ -25,12 +24,14 @@ from minisd.checkpoints.sources import (
     read_config,
     require,
 )
+from minisd.checkpoints.untrusted import Refused, reading, shown
 from minisd.clip import CLIPTextTransformer
-from minisd.config import Config, to_dict
+from minisd.observe.files import written_whole
+from minisd.pipeline import StableDiffusion
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-__all__ = ["PARTS", "Source", "config_of", "open_model", "read_config"]     # from sources.py
+__all__ = ["PARTS", "Source", "config_of", "open_model", "read_config", "write_config"]
 
 PART_OF = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 LISTED = 5                      # names shown of each kind of difference
@@ -48,7 +49,7 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     ValueError where the file is damaged or does not fit; the model is then as it was before.
     """
     part = PART_OF.get(type(module), "")
-    if part or all(hasattr(module, name) for name in PARTS):
+    if part or isinstance(module, StableDiffusion):
         single = part and Path(path).is_file()
         source = open_file(Path(path), part) if single else open_model(path)
         require(source, [part] if part else PARTS)
@@ -57,8 +58,12 @@ def load_into(module: nn.Module, path: str | Path) -> None:
         source = Source(Path(path), "minisd", (), False,
                         {name: (weights, name) for name in weights.shapes})
     targets = match(module, source, part)
+    empty = next((name for name, tensor in targets.items() if tensor.is_meta), None)
+    if empty:
+        raise ValueError(f"{empty} lies on the meta device and cannot hold values: build the model "
+                         f"on a real one, or call to_empty(device=...) first")
     for name, tensor in targets.items():        # all of them first: nothing is half loaded
-        checked(source, name, tensor.dtype)
+        finite(source, name, tensor.dtype)
     copy(source, targets)
 
 
@@ -67,101 +72,75 @@ def match(module: nn.Module, source: Source, part: str = "", *,
     """Which tensor of a module each tensor of a source belongs into, by the source's names.
 
     part: the source's network that the module is, where it is one alone. only: how the module's
-    names begin that are to be filled. Raises ValueError unless all of these match, one to one.
+    names begin that are to be filled. Raises Refused, with one list of what is missing, too much
+    or of another shape, unless all of these match. The VAE's attention was once written as 1x1
+    convolutions: (c, c, 1, 1) counts as (c, c).
     """
     prefix = f"{part}." if part else ""
     found = {name.removeprefix(prefix): shape for name, shape in source.shapes.items()
              if name.startswith(prefix) and name.removeprefix(prefix).startswith(only)}
-    check_names(module, found, source.path, only=only)
-    tensors = {name: tensor for name, tensor in module.state_dict().items()
-               if name.startswith(only)}
-    empty = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
-    if empty:
-        raise ValueError(f"{empty} lies on the meta device and cannot hold values: build the model "
-                         f"on a real one, or call to_empty(device=...) first")
-    return {prefix + name: tensor for name, tensor in tensors.items()}
+    wanted = {name: tensor for name, tensor in module.state_dict().items()
+              if name.startswith(only)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    shaped = [f"{name} {found[name]} instead of {shape}" for name, shape in shapes.items()
+              if name in found and found[name] not in (shape, (*shape, 1, 1))]
+    problems = [("missing", sorted(wanted.keys() - found.keys())),
+                ("unexpected", sorted(found.keys() - wanted.keys())), ("of another shape", shaped)]
+    lines = [f"{len(names)} {kind}: {', '.join(map(shown, names[:LISTED]))}"
+             + " ..." * (len(names) > LISTED) for kind, names in problems if names]
+    with reading(source.path, "model"):
+        if lines:
+            raise Refused(f"it does not fit {type(module).__name__}, nothing was loaded: "
+                          f"{'; '.join(lines)}")
+    return {prefix + name: tensor for name, tensor in wanted.items()}
 
 
 def copy(source: Source, targets: Mapping[str, Tensor]) -> None:
     """Copy a source's tensors into the targets of `match`.
 
-    Raises ValueError at the first that holds no finite numbers; those before it are copied.
+    Raises Refused at the first that holds no finite numbers; those before it are copied.
     """
     with torch.no_grad():
         for name, tensor in targets.items():
-            tensor.copy_(checked(source, name, tensor.dtype).reshape(tensor.shape))
+            tensor.copy_(finite(source, name, tensor.dtype).reshape(tensor.shape))
 
 
-def checked(source: Source, name: str, dtype: torch.dtype) -> Tensor:
+def finite(source: Source, name: str, dtype: torch.dtype) -> Tensor:
     """A source's tensor, after a look at all its values.
 
-    The smallest and the largest tell: they are NaN where any value is. Raises ValueError for
-    values that are not finite, are not so in `dtype`, or are quantised.
+    The smallest and the largest tell: they are NaN where any value is. Raises Refused for values
+    that are not finite, or are not so in `dtype`.
     """
-    tensor, place = source.get(name), f"{source.tensors[name][0].path}: {name}"
-    if not tensor.is_floating_point():
-        raise ValueError(f"{place} holds {tensor.dtype}, expected floating-point numbers: "
-                         f"quantised weights are not read, take the unquantised file")
+    tensor = source.get(name)
     if not tensor.numel():
         return tensor
     readable = tensor.float() if tensor.element_size() == 1 else tensor
     low, high = (float(value) for value in readable.aminmax())
     limit = torch.finfo(dtype).max
-    if not (low >= -limit and high <= limit):
-        if abs(low) < float("inf") and abs(high) < float("inf"):
-            raise ValueError(f"{place} reaches {max(-low, high):.3g}, too much for {dtype}: load "
-                             f"in float32 or bfloat16")
-        raise ValueError(f"{place} contains NaN or infinity, nothing was loaded: the file is "
-                         f"damaged, or its training or merging failed; take another")
-    return tensor
-
-
-def check_names(module: nn.Module, found: dict[str, tuple[int, ...]], path: Path, *,
-                only: tuple[str, ...] = EVERYTHING) -> None:
-    """Raise one ValueError that lists what `found` lacks, has too much, or has in another shape.
-
-    The VAE's attention was once written as 1x1 convolutions: (c, c, 1, 1) counts as (c, c).
-    """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()
-              if name.startswith(only)}
-    shaped = [f"{name} {found[name]} instead of {shape}" for name, shape in wanted.items()
-              if name in found and found[name] not in (shape, (*shape, 1, 1))]
-    problems = [("missing", sorted(wanted.keys() - found.keys())),
-                ("unexpected", sorted(found.keys() - wanted.keys())), ("of another shape", shaped)]
-    lines = [f"{len(names)} {kind}: {', '.join(names[:LISTED])}{' ...' * (len(names) > LISTED)}"
-             for kind, names in problems if names]
-    if lines:
-        raise ValueError(f"{path} does not fit {type(module).__name__}, nothing was loaded: "
-                         + "; ".join(lines))
+    with reading(source.tensors[name][0].path, "model"):
+        if low >= -limit and high <= limit:
+            return tensor
+        if max(-low, high) < float("inf"):
+            raise Refused(f"{name} reaches {max(-low, high):.3g}, too much for {dtype}: load in "
+                          f"float32 or bfloat16")
+        raise Refused(f"{name} contains NaN or infinity, nothing was loaded: the file is damaged, "
+                      f"or its training or merging failed; take another")
 
 
 # Out
 
-def write_config(folder: Path, config: Config) -> None:
-    """Write folder/config.json, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "config.part"
-    part.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / "config.json")
-
-
 def save(module: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
     """Write a network's weights; a failure leaves the old file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     tensors = {name: value.detach().to("cpu", dtype).contiguous()
                for name, value in module.state_dict().items()}
-    try:
+    with written_whole(path) as part:
         part.touch()
         mode = part.stat().st_mode          # as for any new file; the library makes it private
         save_file(tensors, part)
         part.chmod(mode)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
+
+# Whose they are
 
 def fingerprint(module: nn.Module) -> str:
     """Twelve hex digits that differ whenever the weights do, in practice.
@@ -180,3 +159,9 @@ def fingerprint(module: nn.Module) -> str:
         sampled = flat[::max(1, len(flat) // SAMPLED)].to("cpu", torch.bfloat16)
         digest.update(sampled.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def identity(sd: StableDiffusion) -> dict[str, str]:
+    """What painted a picture, for its record: model, weights, fingerprint and dtype."""
+    return {"model": sd.config.name, "weights": sd.weights, "fingerprint": fingerprint(sd),
+            "dtype": str(sd.dtype).removeprefix("torch.")}

@@ -39,7 +39,7 @@ def _fault(place: Path) -> Finding | None:
     if place.suffix == ".part":
         return Finding("weights", f"{name} is an unfinished download",
                        "the same `python -m minisd download` goes on with it")
-    from minisd.checkpoints.sniff import HEAD, impostor
+    from minisd.checkpoints.untrusted import HEAD, impostor
 
     with place.open("rb") as file:
         found = impostor(file.read(HEAD))
@@ -74,11 +74,11 @@ def toyworld() -> Findings:
 
 def real_weights() -> Findings:
     """Which of v1's are at hand, whether their prompts can be read, and what "auto" takes."""
-    from minisd.checkpoints.load import find_tokenizer
-    from minisd.checkpoints.registry import SHIPPED, find, models
+    from minisd.checkpoints.registry import find, models
     from minisd.checkpoints.sources import config_of, open_model
+    from minisd.checkpoints.vocabulary import find_tokenizer
 
-    found = [model for model in models() if model.path and model.name != SHIPPED]
+    found = [model for model in models() if model.path and model.name != "toyworld"]
     if not found:
         yield Finding("real weights", "none, and none are needed; `python -m minisd download v1-5` "
                                       "fetches some")

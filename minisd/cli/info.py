@@ -51,12 +51,12 @@ def look_at(name: str) -> tuple[Config, str]:
     if name == SIZES:
         return V1, "Stable Diffusion v1, by its sizes; no file was looked at"
 
-    from minisd.checkpoints.registry import SHIPPED, find, models
+    from minisd.checkpoints.registry import find, models
     from minisd.checkpoints.sources import config_of, open_model
 
     known = {model.name: model for model in models()}
     if name in known and known[name].path is None:
-        preset = TOYWORLD if name == SHIPPED else V1
+        preset = TOYWORLD if name == TOYWORLD.name else V1
         return preset, f"{name}, by its sizes; not at hand: {known[name].advice}"
     source = open_model(find(name))
     config = config_of(source)
@@ -68,11 +68,9 @@ def check(source: Source, config: Config) -> None:
     """Raises ValueError where names or shapes of what the source holds are not the model's."""
     import torch
 
-    from minisd.checkpoints.weights import check_names
+    from minisd.checkpoints.weights import match
     from minisd.pipeline import StableDiffusion
 
     with torch.device("meta"):
         sd = StableDiffusion(config)
-    parts = tuple(f"{part}." for part in source.parts)
-    held = {name: shape for name, shape in source.shapes.items() if name.startswith(parts)}
-    check_names(sd, held, source.path, only=parts)
+    match(sd, source, only=tuple(f"{part}." for part in source.parts))

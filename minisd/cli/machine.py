@@ -44,9 +44,9 @@ def memory() -> Findings:
 
 def v1_bytes() -> int:
     """Of v1's weights in float32."""
-    from minisd.checkpoints.known import KNOWN
+    from minisd.checkpoints.known import V1_BYTES
 
-    return sum(file.size or 0 for file in KNOWN["v1-5"].files)
+    return V1_BYTES
 
 
 def free_memory() -> int | None:

@@ -4,7 +4,6 @@ Exit status 0 for a known file and for any other that can be read, with a line t
 2 for one that is damaged, empty, no weights at all, or not there.
 """
 
-from minisd.checkpoints import download
 from minisd.cli.arguments import Parser
 from minisd.cli.terminal import say
 
@@ -18,8 +17,9 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> int:
     """Read a file and say what it is; returns the exit status."""
-    verdict = download.verify(make_parser().read(argv).file)
-    if not verdict.readable:
-        raise ValueError(str(verdict))
-    say(str(verdict))
+    file = make_parser().read(argv).file
+
+    from minisd.checkpoints.registry import verify
+
+    say(verify(file))
     return 0

@@ -16,8 +16,8 @@ sys.path.insert(0, str(TESTS))
 
 import parity  # noqa: E402
 
-from minisd.checkpoints import layouts  # noqa: E402
-from minisd.checkpoints.vocabulary import packaged_tokenizer
+from minisd.checkpoints import names  # noqa: E402
+from minisd.checkpoints.vocabulary import packaged_tokenizer  # noqa: E402
 from minisd.config import V1, Config  # noqa: E402
 from minisd.pipeline import StableDiffusion  # noqa: E402
 from minisd.unet import UNet  # noqa: E402
@@ -84,7 +84,7 @@ def draw(module: Network, dtype: torch.dtype, device: str) -> Network:
 def share(part: str, ours: nn.Module, theirs: nn.Module) -> None:
     """Put our tensors into diffusers' network, without a copy."""
     tensors = ours.state_dict()
-    theirs.load_state_dict({name: tensors[layouts.rename(f"{part}.{name}", "diffusers")
+    theirs.load_state_dict({name: tensors[names.rename(f"{part}.{name}", "diffusers")
                                           .removeprefix(f"{part}.")]
                             for name in theirs.state_dict()}, assign=True)
 
@@ -109,7 +109,7 @@ def make_checkpoint(folder: Path, config: Config) -> Path:
         shapes = {name: t.shape for name, t in StableDiffusion(config).state_dict().items()}
     generator, tensors = torch.Generator().manual_seed(0), {}
     for name, shape in json.loads((TESTS / "data" / "compvis_names.json").read_text()).items():
-        mine = layouts.rename(name, "compvis")
+        mine = names.rename(name, "compvis")
         wanted = shapes[mine]
         tensors[name] = torch.empty(*wanted, *[1] * (len(shape) - len(wanted)))
         fill(tensors[name], mine, generator)

@@ -1,0 +1,199 @@
+"""The sizes of a model as files tell them: this project's config.json, and diffusers' own.
+
+Both end in one schema, the dataclasses of minisd/config.py with a range for each number, so that
+no size reaches a network, or memory, that no network has. Many of diffusers' settings lead to
+other networks than Stable Diffusion v1's; each one that would is refused by name. What its files
+leave out has v1's value.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from minisd.checkpoints.untrusted import Refused, read_json, reading, shown
+from minisd.config import V1, Config, ScheduleConfig, TextConfig, UNetConfig, VAEConfig
+from minisd.observe.files import written_whole
+from minisd.tokenizer import warn
+
+Settings = Mapping[str, Any]
+
+# The least and the most that any network of this kind could have.
+RANGES: dict[str, tuple[float, float]] = {
+    "vocab_size": (3, 2_000_000), "width": (1, 16_384), "layers": (1, 200), "heads": (1, 512),
+    "max_length": (3, 10_000), "projection_dim": (0, 16_384), "image_size": (8, 8_192),
+    "patch_size": (1, 1_024), "channels": (1, 16_384), "layers_per_block": (1, 20),
+    "groups": (1, 1_024), "scale_factor": (1e-4, 1e4), "latent_channels": (1, 64),
+    "image_channels": (1, 64), "context_dim": (1, 16_384), "beta_start": (1e-9, 0.999),
+    "beta_end": (1e-9, 0.999), "timesteps": (10, 10_000), "guidance_scale": (0, 1_000),
+    "steps": (1, 1_000)}
+MOST_LEVELS = 8                 # of a network: entries of `channels`
+LONGEST_NAME = 100              # characters
+
+
+# The schema
+
+def checked(config: Config) -> Config:
+    """A configuration whose numbers are all possible. Raises Refused."""
+    return _built(Config, asdict(config), "")
+
+
+def _built(kind: Any, value: Any, where: str) -> Any:
+    """What a value of a file stands for in a field of this type. Raises Refused, naming `where`."""
+    if type(None) in get_args(kind):
+        return None if value is None else _built(get_args(kind)[0], value, where)
+    if is_dataclass(kind):
+        return _record(kind, value, where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_LEVELS:
+            raise _wrong(where, value, f"a list of 1 to {MOST_LEVELS} values")
+        return tuple(_built(get_args(kind)[0], each, where) for each in value)
+    if kind is str:
+        if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_NAME:
+            raise _wrong(where, value, f"at most {LONGEST_NAME} printable characters")
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise _wrong(where, value, "true or false")
+    else:
+        low, high = RANGES[where.rpartition(".")[2]]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole or kind is float and isinstance(value, float)) or not low <= value <= high:
+            raise _wrong(where, value, f"{'a number' if kind is float else 'an integer'} from "
+                                       f"{low:g} to {high:,g}")
+    return value
+
+
+def _record(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(where or "all of it", value, "names with values")
+    hints, inside = get_type_hints(kind), f"{where}." if where else ""
+    unknown = sorted(value.keys() - hints.keys())
+    missing = [field.name for field in fields(kind) if field.name not in value
+               and field.default is MISSING and field.default_factory is MISSING]
+    if unknown or missing:
+        raise Refused(f"{inside}{shown((missing + unknown)[0])} is "
+                      f"{'missing' if missing else 'no setting that is known here'}")
+    return kind(**{name: _built(hints[name], each, inside + name) for name, each in value.items()})
+
+
+def _wrong(where: str, value: Any, expected: str) -> Refused:
+    return Refused(f"{where} is {shown(repr(value), 60)}, expected {expected}")
+
+
+# This project's own file
+
+def read_own_config(path: Path) -> Config:
+    """Raises Refused where the file is missing, or describes no model."""
+    with reading(path, "config.json"):
+        if not path.is_file():
+            raise Refused("it is missing, which says how large the networks are: restore it")
+        return _built(Config, read_json(path), "")
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write folder/config.json, whole or not at all."""
+    with written_whole(folder / "config.json") as part:
+        part.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+# diffusers' files
+
+# What Stable Diffusion v1 has, which is also what a file means that leaves a setting out.
+TEXT_FIXED = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+UNET_FIXED = {
+    "act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5,
+    "mid_block_type": "UNetMidBlock2DCrossAttn", "time_embedding_type": "positional",
+    "resnet_time_scale_shift": "default", "downsample_padding": 1,
+    "mid_block_scale_factor": 1, "transformer_layers_per_block": 1, "use_linear_projection": False,
+    "only_cross_attention": False, "dual_cross_attention": False, "center_input_sample": False,
+    "class_embed_type": None, "addition_embed_type": None, "encoder_hid_dim": None,
+    "num_class_embeds": None}
+VAE_FIXED = {"act_fn": "silu", "shift_factor": None, "latents_mean": None,
+             "mid_block_add_attention": True, "use_quant_conv": True, "use_post_quant_conv": True}
+SCHEDULE_FIXED = {"beta_schedule": "scaled_linear", "trained_betas": None,
+                  "rescale_betas_zero_snr": False}
+
+# Our field: the name of it in diffusers, and what a file means that leaves it out (None: may not).
+TEXT = {"vocab_size": ("vocab_size", 49408), "width": ("hidden_size", 512),
+        "layers": ("num_hidden_layers", 12), "heads": ("num_attention_heads", 8),
+        "max_length": ("max_position_embeddings", 77)}      # transformers' own defaults
+VAE = {"channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
+       "groups": ("norm_num_groups", V1.vae.groups), "latent_channels": ("latent_channels", None),
+       "scale_factor": ("scaling_factor", V1.vae.scale_factor),
+       "image_channels": ("in_channels", V1.vae.image_channels)}
+UNET = {"channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
+        "context_dim": ("cross_attention_dim", None), "latent_channels": ("in_channels", None),
+        "groups": ("norm_num_groups", V1.unet.groups)}
+SCHEDULE = {"beta_start": ("beta_start", V1.schedule.beta_start),
+            "beta_end": ("beta_end", V1.schedule.beta_end),
+            "timesteps": ("num_train_timesteps", V1.schedule.timesteps)}
+CROSS_ATTENTION = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
+
+
+def read_diffusers_configs(folder: Path) -> dict[str, Any]:
+    """What the files of a folder say: fields of `Config` by name; {} where there are none.
+
+    Raises Refused for a damaged file, and for settings of another network than v1's.
+    """
+    found: dict[str, Any] = {}
+    for name, field, read in (
+            ("text_encoder/config.json", "text", _text), ("vae/config.json", "vae", _vae),
+            ("unet/config.json", "unet", _unet),
+            ("scheduler/scheduler_config.json", "schedule", _schedule)):
+        if (folder / name).exists():
+            with reading(folder / name, "description of such a network"):
+                settings = read_json(folder / name)
+                found[field] = read(settings)
+                cells = settings.get("sample_size") if field == "unet" else None
+                if cells:
+                    vae = found.get("vae", V1.vae)
+                    pixels = cells * vae.downscale if isinstance(cells, int) else cells
+                    found["image_size"] = _built(int, pixels, "image_size")
+    return found
+
+
+def _text(settings: Settings) -> TextConfig:
+    return _translated(TextConfig, settings, TEXT, TEXT_FIXED)
+
+
+def _vae(settings: Settings) -> VAEConfig:
+    return _translated(VAEConfig, settings, VAE, VAE_FIXED)
+
+
+def _unet(settings: Settings) -> UNetConfig:
+    """Here `attention_head_dim` means the number of heads."""
+    kinds = list(settings.get("down_block_types") or ())
+    mirrored = [str(kind).replace("Down", "Up") for kind in reversed(kinds)]
+    up = settings.get("up_block_types", mirrored)
+    if any(kind not in CROSS_ATTENTION for kind in kinds) or up != mirrored:
+        raise Refused(f"its blocks are {shown(kinds)} and {shown(up)}, expected "
+                      f"{' or '.join(CROSS_ATTENTION)} down, and the same up")
+    heads = settings.get("num_attention_heads") or settings.get("attention_head_dim")
+    return _translated(UNetConfig, settings, UNET, UNET_FIXED, heads=heads,
+                       attention=[CROSS_ATTENTION[kind] for kind in kinds])
+
+
+def _schedule(settings: Settings) -> ScheduleConfig:
+    """Whichever sampler it is for. Betas of another kind than v1's are not taken over."""
+    if settings.get("prediction_type", "epsilon") != "epsilon":
+        raise Refused(f"its prediction_type is {shown(repr(settings['prediction_type']))}, as in "
+                      f"Stable Diffusion v2; expected 'epsilon'")
+    other = {key: settings[key] for key, expected in SCHEDULE_FIXED.items()
+             if settings.get(key, expected) != expected}
+    if other:
+        warn(f"v1's noise schedule is used in place of the one in scheduler_config.json "
+             f"({shown(other)})")
+        return V1.schedule
+    return _translated(ScheduleConfig, settings, SCHEDULE, {})
+
+
+def _translated(kind: Any, settings: Settings, table: Mapping[str, tuple[str, Any]],
+                fixed: Settings, **more: Any) -> Any:
+    """Our record of diffusers' settings. Raises Refused for those of another network."""
+    for key, expected in fixed.items():
+        if settings.get(key, expected) != expected:
+            raise Refused(f"its {key} is {shown(repr(settings[key]))}, expected {expected!r} as in "
+                          f"Stable Diffusion v1")
+    return _built(kind, more | {ours: settings.get(theirs, default)
+                                for ours, (theirs, default) in table.items()}, "")
