@@ -62,14 +62,13 @@ def sd() -> "StableDiffusion":
     """A whole pipeline of TINY's sizes and random weights; leave it as you found it."""
     from parity import scramble
 
-    from minisd.checkpoints.vocabulary import clip_vocabulary
+    from minisd.checkpoints.vocabulary import ModelTokenizer, clip_vocabulary
     from minisd.pipeline import StableDiffusion
-    from minisd.tokenizer import Tokenizer
 
     merges = [("r", "e"), ("re", "d</w>")]
     vocab = clip_vocabulary(merges)
     config = replace(TINY, text=replace(TINY.text, vocab_size=len(vocab)))
-    model = StableDiffusion(config, Tokenizer(
+    model = StableDiffusion(config, ModelTokenizer(
         vocab, merges, known_words=frozenset({"a", "red", "car", "blue", "fish"}),
         max_length=config.text.max_length))
     scramble(model)
