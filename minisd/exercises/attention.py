@@ -1,4 +1,4 @@
-"""Exercises of notebook 04: attention, its heads, and the gate of the feed-forward."""
+"""Exercises on attention: the formula, its heads, and the gate of the feed-forward."""
 
 import torch
 import torch.nn.functional as F

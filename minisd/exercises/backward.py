@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: when snapshots are taken, and a map of runs."""
+"""Exercises on backward diffusion: when snapshots are taken, and a map of runs."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: the jump, signal-to-noise, the way back, and the loss.
+"""Exercises on forward diffusion: the jump, signal-to-noise, the way back, and the loss.
 
 A schedule of five steps stands for one of a thousand, so that a neighbour of t is far away; it is
 as long as latents are wide and as a batch is long, so that a forgotten [t] fits, and is named.
@@ -40,8 +40,7 @@ check_add_noise = Check(
         "A root is missing: alpha_bar and 1 - alpha_bar are variances.":
             (lambda x0, n, t, bar: bar[t] * x0 + (1 - bar[t]) * n,
              lambda x0, n, t, bar: bar[t].sqrt() * x0 + (1 - bar[t]) * n),
-        "Off by one timestep: t counts from 0, as the schedule does.":
-            lambda x0, n, t, bar: add_noise(x0, n, float(bar[t - 1]))},
+        "Off by one timestep.": lambda x0, n, t, bar: add_noise(x0, n, float(bar[t - 1]))},
     hints=("a share of the picture and a share of the noise; their squares add up to 1.",
            "sqrt(a) * x0 + sqrt(1 - a) * noise, where a is alpha_bar at t."),
     solution="return `alpha_bar[t].sqrt()` * x0 + `(1 - alpha_bar[t]).sqrt()` * noise")
@@ -65,8 +64,7 @@ check_predict_x0 = Check(
         "The noise was added, so it is taken away.": lambda x, e, a: predict_x0(x, -e, float(a)),
         "A root is missing: sqrt(1 - alpha_bar) times the noise, and sqrt(alpha_bar) below.":
             (lambda x, e, a: (x - (1 - a) * e) / a.sqrt(), lambda x, e, a: (x - (1 - a) * e) / a),
-        "Divide the whole difference by sqrt(alpha_bar), or a faded picture is left.":
-            lambda x, e, a: x - (1 - a).sqrt() * e},
+        "Divide by sqrt(alpha_bar), or it is faded.": lambda x, e, a: x - (1 - a).sqrt() * e},
     hints=("write down the equation of the jump, with eps for the noise.",
            "x_t = sqrt(alpha_bar) * x0 + sqrt(1 - alpha_bar) * eps. Solve it for x0."),
     solution="return (x_t - `(1 - alpha_bar).sqrt()` * eps) / `alpha_bar.sqrt()`")

@@ -1,4 +1,4 @@
-"""Exercises of notebook 11: how many steps a strength runs, and what a mask keeps."""
+"""Exercises on editing: how many steps a strength runs, and what a mask keeps."""
 
 from math import ceil, floor
 

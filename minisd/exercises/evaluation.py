@@ -1,4 +1,4 @@
-"""Exercises of notebook 14: how surely a rate is known, how far two clouds are, what is best."""
+"""Exercises on evaluation: how surely a rate is known, how far two clouds are, what is best."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: the guided sum, another convention of it, and what it costs."""
+"""Exercises on guidance: the guided sum, another convention of it, and what it costs."""
 
 from minisd.diffusion import guide
 from minisd.exercises.checking import Check, Words, drawn
@@ -7,8 +7,7 @@ check_guide = Check(
     "my_guide(eps_uncond, eps_cond, guidance_scale)", "returns the guided eps",
     right=guide, cases=[(drawn(1), drawn(2), 7.5), (drawn(3), drawn(4), 0.5)],
     mistakes={
-        "(guidance_scale - 1) goes with eps_cond as the start.":
-            lambda u, c, g: u + (g - 1) * (c - u),
+        "guidance_scale - 1 goes with starting at eps_cond.": lambda u, c, g: u + (g - 1) * (c - u),
         "You start from eps_cond. In that convention 0 switches guidance off; here 1 does.":
             lambda u, c, g: c + g * (c - u),
         "You walk away from the prompt.": lambda u, c, g: guide(u, c, -g),

@@ -1,4 +1,4 @@
-"""Exercises of notebook 15: how many pictures a training took, and its carbon dioxide."""
+"""Exercises on the model card: how many pictures a training took, and its carbon dioxide."""
 
 from minisd.exercises.checking import Check
 
@@ -8,8 +8,7 @@ check_samples_seen = Check(
     cases=[(32, 8, 2, 4, 10), (3, 5, 7, 11, 13)],
     mistakes={
         "That is one gradient step.": lambda m, g, a, b, n: m * g * a * b,
-        "A step adds up the gradients of `accumulate` batches: multiply by it.":
-            lambda m, g, a, b, n: m * g * b * n,
+        "A step adds up `accumulate` batches.": lambda m, g, a, b, n: m * g * b * n,
         "All GPUs of all machines work on pictures of their own: machines * gpus.":
             (lambda m, g, a, b, n: g * a * b * n, lambda m, g, a, b, n: m * a * b * n)},
     hints=("how many pictures does one gradient step take?",
@@ -21,8 +20,7 @@ check_carbon = Check(
     right=lambda w, h, grid, pue: w / 1000 * h * pue * grid,
     cases=[(250.0, 150_000.0, 0.3, 1.1), (20.0, 3.0, 0.45, 1.5)],
     mistakes={
-        "The grid counts kilowatt hours: divide by 1000.":
-            lambda w, h, grid, pue: w * h * pue * grid,
+        "A kilowatt is 1000 watts: divide.": lambda w, h, grid, pue: w * h * pue * grid,
         "The building draws more, by pue.": lambda w, h, grid, pue: w / 1000 * h * grid,
         "That is energy. Multiply by kg per kWh.": lambda w, h, grid, pue: w / 1000 * h * pue},
     hints=("first the energy in kWh, then its carbon dioxide.",

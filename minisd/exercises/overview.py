@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: the size of a convolution, and the shape of the latents."""
+"""Exercises of the overview: the size of a convolution, and the shape of the latents."""
 
 from torch import nn
 

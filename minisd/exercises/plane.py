@@ -1,4 +1,4 @@
-"""Exercises of the notebook on diffusion in the plane: noise, and why it is what is predicted.
+"""Exercises on diffusion in the plane: noise, and why it is what is predicted.
 
 Points x0 are rows, (n, 2). alpha_bar is a number: the share of x0's variance that x_t still has.
 """

@@ -1,4 +1,4 @@
-"""Exercises of notebook 12: one word for another, and all combinations of settings."""
+"""Exercises on prompts: one word for another, and all combinations of settings."""
 
 import itertools
 from collections.abc import Mapping, Sequence

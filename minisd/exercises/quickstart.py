@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: what a negative prompt replaces, and how much work a run is."""
+"""Exercises of the quickstart: what a negative prompt replaces, and how much work a run is."""
 
 from math import floor
 
@@ -22,8 +22,7 @@ check_predictions = Check(
     "my_predictions(steps, strength)", "returns how many predictions the network makes",
     right=lambda n, s: 2 * floor(n * s), cases=[(50, 0.9), (13, 0.6), (10, 0.33), (20, 0.0)],
     mistakes={
-        "Those are the steps. At each your prompt and the empty one take a prediction.":
-            lambda n, s: floor(n * s),
+        "Those are the steps; each takes two predictions.": lambda n, s: floor(n * s),
         "1 - strength is the share that is left out.": lambda n, s: 2 * (n - floor(n * s)),
         "A part of a step is not run: round the steps down, and then double.":
             (lambda n, s: 2 * round(n * s), lambda n, s: 2 * n * s, lambda n, s: floor(2 * n * s))},

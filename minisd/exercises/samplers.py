@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: one step of DDIM, one of Euler, and the price of Heun."""
+"""Exercises on samplers: one step of DDIM, one of Euler, and the price of Heun."""
 
 import torch
 from torch import Tensor

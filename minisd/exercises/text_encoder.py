@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: the causal mask, CLIP's activation, and how alike vectors are."""
+"""Exercises on the text encoder: the causal mask, CLIP's activation, and how alike vectors are."""
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +48,7 @@ check_cosine = Check(
     mistakes={
         "You did not normalise both: a long vector wins whatever its direction.":
             (lambda a, b: a @ b.T, lambda a, b: F.normalize(a, dim=-1) @ b.T),
-        "Each row is one vector, with a length of its own: dim=-1, keepdim=True.":
-            lambda a, b: (a / a.norm()) @ (b / b.norm()).T},
+        "Each row has a length of its own.": lambda a, b: (a / a.norm()) @ (b / b.norm()).T},
     hints=("a cosine knows directions only: what has to go from each vector first?",
            "divide each vector by its length, then take all scalar products at once."),
     solution="""\

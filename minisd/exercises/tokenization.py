@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: a merge of byte-pair encoding, and the 77 ids of a prompt."""
+"""Exercises on tokens: a merge of byte-pair encoding, and the 77 ids of a prompt."""
 
 from minisd.exercises.checking import Check
 from minisd.observe.tokens import join
@@ -47,8 +47,7 @@ check_pad = Check(
     mistakes={
         "You pad but never cut: CLIP takes 77 ids, so a longer prompt loses its last.":
             (lambda ids: framed(ids, room=99), lambda ids: framed(ids, room=77)),
-        "You cut too late, and a long prompt lost its end token.":
-            lambda ids: framed(ids, room=99)[:77],
+        "You cut too late: the end token is lost.": lambda ids: framed(ids, room=99)[:77],
         "0 is the id of a letter. CLIP pads with the end token.": lambda ids: framed(ids, fill=0),
         "You did not pad.": lambda ids: framed(ids)[:2 + min(75, len(ids))]},
     hints=("what has to be there besides the words, and what happens to a prompt of 90 ids?",

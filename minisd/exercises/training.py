@@ -1,4 +1,4 @@
-"""Exercises of notebook 13: the losses of the three networks, and the average of the weights."""
+"""Exercises on training: the losses of the three networks, and the average of the weights."""
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ check_noise_loss = Check(
         "You compare with x0. This network predicts the noise.":
             loss(level=lambda a, t: a, target=lambda x0, n, x_t: x0)},
     hints=("make x_t, let the network predict, and compare with what was added.",
-           "x_t is the jump of 07; then the mean squared difference of net(x_t, t) and the noise."),
+           "x_t jumps to the level alpha_bar; then a mean of squares of net(x_t, t) - noise."),
     solution="""\
         x_t = `alpha_bar ** 0.5` * x0 + (1 - alpha_bar) ** 0.5 * noise
         return (net(`x_t, t`) - `noise`).square().mean()""")

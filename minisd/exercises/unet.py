@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: the timestep embedding, and the stack of skips."""
+"""Exercises on the UNet: the timestep embedding, and the stack of skips."""
 
 from collections.abc import Sequence
 

@@ -148,7 +148,7 @@ LEARNERS = [
     ("up_widths", "Your list is reversed", "[x + skip for width, above in zip(channels, "
      "(channels[0], *channels)) for x, skip in [(width, above), *[(width, width)] * (layers - 1), "
      "((*channels, width)[channels.index(width) + 1], width)]]"),
-    ("guide", "(guidance_scale - 1)",
+    ("guide", "guidance_scale - 1 goes",
      "guidance_scale * (eps_cond - eps_uncond) + 2 * eps_uncond - eps_cond"),
     ("to_z", "0.18215", "latents * 1.0"),
     ("quick_gelu", "That is GELU", "x * 0.5 * (1 + torch.erf(x / 2 ** 0.5))"),
