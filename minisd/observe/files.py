@@ -11,14 +11,18 @@ LEFT_BEHIND = 3600.0        # seconds without a change: whoever wrote this tempo
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name once its bytes are on the disk.
 
-    Older ones in the folder, left behind by killed runs, are removed. Raises IsADirectoryError
-    where `path` is a folder.
+    new: never over what is there, whoever else writes in the folder. A link stays one, and the
+    file that it names is written. Older temporary files in the folder, left behind by killed runs,
+    are removed. Raises IsADirectoryError where `path` is a folder, FileExistsError for `new`.
     """
+    if new and os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in path.parent.glob(".minisd-*.part"):
         with suppress(OSError):     # another process may be first
@@ -29,7 +33,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield part
         with part.open("r+b") as file:      # Windows flushes only what may be written
             os.fsync(file.fileno())
+        if new:
+            _claim(part, path)
         os.replace(part, path)
     except BaseException:           # Ctrl-C too leaves nothing behind
         part.unlink(missing_ok=True)
         raise
+
+
+def _claim(part: Path, path: Path) -> None:
+    """Give a file its name as well, if that is free: of several programs only one gets it."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:                 # a file system without links
+        path.touch(exist_ok=False)

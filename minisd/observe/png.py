@@ -11,7 +11,6 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from minisd.images import _decoding
 from minisd.observe.files import written_whole
 
 METADATA_KEY = "minisd"         # the PNG text chunk that holds the metadata as JSON
@@ -19,11 +18,12 @@ MAX_WORDS = 40                  # characters of a prompt in a file name
 OUTPUTS = Path("outputs")       # where pictures go that were given no name
 
 
-def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] | None = None
-             ) -> None:
-    """Write a PNG file whole or not at all, with its metadata inside.
+def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] | None = None, *,
+             new: bool = False) -> Path:
+    """Write a PNG file whole or not at all, with its metadata inside; returns its path.
 
     metadata: becomes a JSON text chunk, see `read_metadata`, and a `parameters` line for people.
+    new: never over what is there, also with other programs beside; then a number is added.
     Raises ValueError where the name does not end in .png, TypeError for metadata JSON cannot hold,
     OSError where the disk refuses.
     """
@@ -36,8 +36,15 @@ def save_png(image: Image.Image, path: str | Path, metadata: dict[str, object] |
         text.add_text("parameters", _readable(metadata))
     encoded = io.BytesIO()
     image.save(encoded, "PNG", pnginfo=text)
-    with written_whole(path) as part:
-        part.write_bytes(encoded.getbuffer())
+    while True:
+        target = unused(path) if new else path
+        try:
+            with written_whole(target, new=new) as part:
+                part.write_bytes(encoded.getbuffer())
+            return target
+        except FileExistsError:         # another program was faster, or a file stands for a folder
+            if not (new and os.path.lexists(target)):
+                raise
 
 
 def _readable(metadata: dict[str, object]) -> str:
@@ -51,14 +58,16 @@ def read_metadata(path: str | Path) -> dict[str, object]:
     Raises FileNotFoundError where there is no such file, ValueError where it is no picture or
     carries no metadata of minisd.
     """
-    path = Path(path)
-    if not path.exists():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"no picture at {str(path)!r}: check the path")
-    with _decoding(repr(str(path))), Image.open(path) as image:
-        text = image.info.get(METADATA_KEY)
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            text = image.info.get(METADATA_KEY)
+    except Exception as error:          # a damaged file can raise anything
+        raise ValueError(f"{str(path)!r} cannot be read ({error}): expected a PNG file") from error
     try:
         metadata = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
         raise ValueError(f"{str(path)!r} carries no metadata of minisd: expected a PNG file that "
@@ -68,10 +77,13 @@ def read_metadata(path: str | Path) -> dict[str, object]:
 
 def default_path(prompt: str, seed: int, folder: Path = OUTPUTS) -> Path:
     """`outputs/a-red-car-42.png`, then `outputs/a-red-car-42-2.png`: never one that exists."""
-    stem = f"{_slug(prompt)}-{seed}"
-    numbered = (folder / f"{stem}-{n}.png" for n in itertools.count(2))
-    return next(path for path in itertools.chain([folder / f"{stem}.png"], numbered)
-                if not os.path.lexists(path))
+    return unused(folder / f"{_slug(prompt)}-{seed}.png")
+
+
+def unused(path: Path) -> Path:
+    """The path, or with a number the first one like it that does not exist."""
+    numbered = (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2))
+    return next(place for place in itertools.chain([path], numbered) if not os.path.lexists(place))
 
 
 def _slug(prompt: str) -> str:
