@@ -78,7 +78,6 @@ class Check:
         """Whether `answer` gives the right value in every case, and if not, what may help."""
         fault = self._fault(answer)
         if fault is None:
-            self.tries = 0
             return Verdict(True, f"Right. {self.praise}")
         if not fault:
             return Verdict(False, f"Not yet. Write it: {self.__doc__}")
