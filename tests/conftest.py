@@ -12,13 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minisd.config import (
-    Config,
-    ImageTowerConfig,
-    TextConfig,
-    UNetConfig,
-    VAEConfig,
-)
+from minisd.config import Config, ImageTowerConfig, TextConfig, UNetConfig, VAEConfig
 from minisd.diffusion import Schedule, make_schedule
 
 if TYPE_CHECKING:
@@ -69,7 +63,7 @@ def sd() -> "StableDiffusion":
     vocab = clip_vocabulary(merges)
     config = replace(TINY, text=replace(TINY.text, vocab_size=len(vocab)))
     model = StableDiffusion(config, ModelTokenizer(
-        vocab, merges, known_words=frozenset({"a", "red", "car", "blue", "fish"}),
+        vocab, merges, known_words=frozenset({"a", "red", "car", "blue", "fish"}), model="tiny",
         max_length=config.text.max_length))
     scramble(model)
     return model.eval()

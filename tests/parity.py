@@ -152,9 +152,10 @@ def _transformer(config: TextConfig | ImageTowerConfig) -> dict[str, Any]:
 
 
 def _text_config(config: TextConfig) -> dict[str, Any]:
-    return {**_transformer(config), "vocab_size": config.vocab_size,
-            "max_position_embeddings": config.max_length, "bos_token_id": config.start_id,
-            "eos_token_id": config.end_id, "pad_token_id": config.end_id}
+    end = config.vocab_size - 1
+    return {**_transformer(config), "vocab_size": end + 1,
+            "max_position_embeddings": config.max_length, "bos_token_id": end - 1,
+            "eos_token_id": end, "pad_token_id": end}
 
 
 def _image_config(config: ImageTowerConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from minisd import StableDiffusion
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.vocabulary import packaged_tokenizer
 from minisd.config import V1, Config
-from minisd.toyworld import train_tokenizer
+from minisd.toyworld.training import tokenizer as vocabulary
 
 SIDE = 128          # pixels: v1's 512 would only take longer
 
@@ -32,7 +32,7 @@ def write(folder: Path) -> Path:
     """A whole model in this project's layout."""
     true = packaged_tokenizer()
     assert true is not None, "install requirements-dev.txt, which brings CLIP's vocabulary"
-    train_tokenizer.save(folder / "tokenizer", list(true.merges), [])
+    vocabulary.save(folder / "tokenizer", list(true.merges), [])
     (folder / "tokenizer" / "words.txt").unlink()           # v1 knows no list of its words
     config = small_v1()
     torch.manual_seed(0)

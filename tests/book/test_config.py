@@ -1,0 +1,40 @@
+"""Presets are data: v1's published sizes, and parts that fit each other."""
+
+import dataclasses
+
+import pytest
+
+from minisd.config import TOYWORLD, V1, Config
+
+
+def test_v1_has_its_published_sizes() -> None:
+    assert (V1.text.vocab_size, V1.text.max_length) == (49408, 77)
+    assert V1.vae.scale_factor == 0.18215
+    assert V1.text.heads == 12          # no parameter count shows the numbers of heads and groups
+    assert V1.unet.groups == V1.vae.groups == 32
+    assert [c // V1.unet.heads for c in V1.unet.channels] == [40, 80, 160, 160]
+    assert V1.unet.context_dim == V1.text.width == 768
+    assert (V1.schedule.beta_start, V1.schedule.beta_end, V1.schedule.timesteps) == (
+        0.00085, 0.012, 1000)
+    assert (V1.guidance_scale, V1.steps, V1.image_size) == (7.5, 50, 512)
+    assert (TOYWORLD.guidance_scale, TOYWORLD.steps) == (3, 25)
+
+
+@pytest.mark.parametrize("config", [V1, TOYWORLD], ids=lambda c: c.name)
+def test_parts_of_a_preset_fit_each_other(config: Config) -> None:
+    assert config.unet.context_dim == config.text.width
+    assert config.unet.latent_channels == config.vae.latent_channels
+    assert len(config.unet.attention) == len(config.unet.channels)
+    assert config.vae.downscale == 8 and config.image_size % 8 == 0
+    for network in (config.unet, config.vae):
+        assert all(c % network.groups == 0 for c in network.channels)
+    assert all(c % config.unet.heads == 0 for c in config.unet.channels)
+    assert config.text.width % config.text.heads == 0
+    if config.image_tower:
+        assert config.image_tower.image_size == config.image_size
+        assert config.image_tower.projection_dim == config.text.projection_dim
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        V1.unet.heads = 5  # type: ignore[misc]

@@ -1,0 +1,119 @@
+"""The UNet: parity with diffusers over depths, sizes and timesteps; structure; error texts."""
+
+import parity
+import pytest
+import torch
+from parity import TOLERANCE, copy_weights, moved_by_eps, relative_error, scramble
+from torch import Tensor, nn
+
+from minisd.attention import Attention, FeedForward, SpatialTransformer
+from minisd.config import V1, Config, UNetConfig
+from minisd.resblock import ResBlock
+from minisd.unet import UNet
+
+CONFIGS = {
+    "as toyworld": UNetConfig(channels=(12, 18, 30), attention=(False, True, True),
+                              layers_per_block=1, heads=3, context_dim=21, groups=6,
+                              latent_channels=5),
+    "as v1": UNetConfig(channels=(12, 18, 30, 30), attention=(True, True, True, False),
+                        layers_per_block=2, heads=2, context_dim=10, groups=6),
+    "text at the ends": UNetConfig(channels=(8, 12, 20), attention=(True, False, True),
+                                   layers_per_block=2, heads=4, context_dim=9, groups=2,
+                                   latent_channels=3),
+    "narrowing": UNetConfig(channels=(30, 18), attention=(False, True), layers_per_block=1,
+                            heads=2, context_dim=11, groups=3, latent_channels=7),
+    "one level": UNetConfig(channels=(12,), attention=(True,), layers_per_block=2, heads=3,
+                            context_dim=7, groups=4, latent_channels=5),
+}
+SIZES = [(8, 16), (7, 9), (5, 11)]
+TIMES = torch.tensor([981.0, 333.25, 0.0])
+
+
+def pair(config: UNetConfig, *, quiet: bool = False) -> tuple[UNet, nn.Module]:
+    """Ours and diffusers', with the same weights."""
+    ours, theirs = UNet(config), parity.unet(config)
+    scramble(ours, quiet=quiet)
+    copy_weights(ours, theirs, parity.UNET)
+    return ours, theirs
+
+
+def inputs(config: UNetConfig, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Latents and context for three pictures and prompts of 13 tokens."""
+    return (torch.randn(3, config.latent_channels, *size),
+            torch.randn(3, 13, config.context_dim))
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_like_diffusers(config: UNetConfig, quiet: bool) -> None:
+    """Even and odd sizes, three timesteps at once, one of them a fraction."""
+    ours, theirs = pair(config, quiet=quiet)
+    for size in SIZES:
+        latents, context = inputs(config, size)
+        expected = theirs(latents, TIMES, context).sample
+        assert relative_error(ours(latents, TIMES, context), expected) < TOLERANCE, size
+
+
+def test_the_quiet_inputs_see_the_eps_of_every_norm() -> None:
+    """1e-5 in ResBlocks, LayerNorms and the head, 1e-6 in the spatial transformers' GroupNorm."""
+    config = CONFIGS["as toyworld"]
+    model = UNet(config)
+    scramble(model, quiet=True)
+    latents, context = inputs(config, (7, 9))
+    moved = moved_by_eps(model, lambda: model(latents, TIMES, context))
+    assert len(moved) == 2 * 11 + 4 * 7 + 1         # ResBlocks, spatial transformers, head
+    assert min(moved.values()) > 10 * TOLERANCE, moved
+
+
+def test_one_timestep_and_one_context_serve_all_latents_like_diffusers() -> None:
+    ours, theirs = pair(CONFIGS["as toyworld"])
+    latents, context = inputs(CONFIGS["as toyworld"], (7, 9))
+    for t in (0, 1, 500, 999, 0.5, 123.75):
+        expected = theirs(latents, t, context[:1].expand(3, -1, -1)).sample
+        for timesteps in (torch.tensor(t), torch.tensor([t]), torch.full((3,), t)):
+            assert relative_error(ours(latents, timesteps, context[:1]), expected) < TOLERANCE
+
+
+def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+    model, _ = pair(CONFIGS["as toyworld"])
+    latents, context = inputs(CONFIGS["as toyworld"], (7, 9))
+    alone = torch.cat([model(latents[i:i + 1], TIMES[i:i + 1], context[i:i + 1])
+                       for i in range(3)])
+    assert relative_error(model(latents, TIMES, context), alone) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (3, 2), (13, 5)])
+def test_any_size_comes_back_and_arguments_are_not_changed(tiny: Config, size: tuple[int, int]
+                                                           ) -> None:
+    arguments = torch.randn(3, 5, *size), TIMES.clone(), torch.randn(3, 13, 21)
+    copies = [a.clone() for a in arguments]
+    assert UNet(tiny.unet)(*arguments).shape == arguments[0].shape
+    assert all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True))
+
+
+def test_v1_has_exactly_its_parameters_and_layers() -> None:
+    with torch.device("meta"):
+        model = UNet(V1.unet)
+        eps = model(torch.empty(2, 4, 64, 64), torch.empty(2), torch.empty(2, 77, 768))
+    assert eps.shape == (2, 4, 64, 64)
+    assert sum(p.numel() for p in model.parameters()) == 859_520_964
+    assert len(model.state_dict()) == 686
+    assert [sum(isinstance(m, kind) for m in model.modules())
+            for kind in (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, ResBlock,
+                         SpatialTransformer, Attention, FeedForward)
+            ] == [98, 184, 61, 48, 22, 16, 32, 16]
+
+
+@pytest.mark.parametrize(("latents", "timesteps", "context"), [
+    ((3, 3, 56, 72), (3,), (3, 13, 21)), ((5, 7, 9), (3,), (3, 13, 21)),
+    ((3, 5, 7, 9), (2,), (3, 13, 21)), ((3, 5, 7, 9), (1, 3), (3, 13, 21)),
+    ((3, 5, 7, 9), (3,), (3, 13, 20)), ((3, 5, 7, 9), (3,), (13, 21)),
+    ((3, 5, 7, 9), (3,), (2, 13, 21))])
+def test_inputs_of_other_shapes_are_refused(tiny: Config, latents: tuple[int, ...],
+                                            timesteps: tuple[int, ...], context: tuple[int, ...]
+                                            ) -> None:
+    text = (r"context has shape .*, this UNet expects \(3, n, 21\): encode the prompt with the "
+            r"matching text encoder" if latents[1] == 5 and timesteps == (3,) else
+            r"latents \(.*\), timesteps \(.*\): this UNet expects \(b, 5, h, w\) and \(b,\)")
+    with pytest.raises(ValueError, match=text):
+        UNet(tiny.unet)(torch.zeros(latents), torch.zeros(timesteps), torch.zeros(context))

@@ -1,0 +1,128 @@
+"""The autoencoder: parity with diffusers, the Gaussian's identities, sizes, error texts."""
+
+import math
+
+import parity
+import pytest
+import torch
+from parity import TOLERANCE, copy_weights, moved_by_eps, relative_error, scramble
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from minisd.config import V1, Config, VAEConfig
+from minisd.vae import VAE, Gaussian
+
+CONFIGS = {
+    "four levels": VAEConfig(channels=(8, 16, 20, 28), layers_per_block=1, groups=4,
+                             scale_factor=1.0, latent_channels=5),
+    "v1's depth": VAEConfig(channels=(6, 12, 18, 18), layers_per_block=2, groups=3,
+                            scale_factor=1.0),
+    "two levels": VAEConfig(channels=(10, 15), layers_per_block=1, groups=5, scale_factor=1.0,
+                            latent_channels=7),
+}
+
+
+def pair(config: VAEConfig, *, quiet: bool = False) -> tuple[VAE, nn.Module]:
+    """Ours and diffusers', with the same weights."""
+    ours, theirs = VAE(config), parity.vae(config)
+    scramble(ours, quiet=quiet)
+    copy_weights(ours, theirs, parity.VAE)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_like_diffusers(config: VAEConfig, quiet: bool) -> None:
+    ours, theirs = pair(config, quiet=quiet)
+    images, z = torch.rand(2, 3, 40, 56) * 2 - 1, 3 * torch.randn(2, config.latent_channels, 3, 7)
+    found, expected = ours.encode(images), theirs.encode(images).latent_dist
+    assert relative_error(found.mean, expected.mean) < TOLERANCE
+    assert relative_error(found.logvar, expected.logvar) < TOLERANCE
+    assert relative_error(found.std, expected.std) < TOLERANCE
+    assert relative_error(ours.decode(z), theirs.decode(z).sample) < TOLERANCE
+
+
+def test_the_quiet_inputs_see_the_eps_of_every_norm() -> None:
+    vae = VAE(CONFIGS["four levels"])
+    scramble(vae, quiet=True)
+    images, z = torch.rand(2, 3, 40, 56) * 2 - 1, 3 * torch.randn(2, 5, 3, 7)
+    moved = [*moved_by_eps(vae.encoder, lambda: vae.encode(images).mean).values(),
+             *moved_by_eps(vae.decoder, lambda: vae.decode(z)).values()]
+    assert len(moved) == (2 * 6 + 2) + (2 * 10 + 2)     # ResBlocks, attention and head
+    assert min(moved) > 10 * TOLERANCE, moved
+
+
+def test_logvar_is_clamped_at_both_ends_like_diffusers() -> None:
+    ours, theirs = pair(CONFIGS["two levels"])
+    images = torch.rand(2, 3, 12, 20) * 2 - 1
+    for vae in (ours, theirs):
+        vae.quant_conv.weight.mul_(100)
+    found, expected = ours.encode(images), theirs.encode(images).latent_dist
+    assert (found.logvar.min(), found.logvar.max()) == (-30, 20)
+    assert relative_error(found.logvar, expected.logvar) < TOLERANCE
+    assert found.std.max() == pytest.approx(math.exp(10))
+    assert relative_error(found.mean, expected.mean) < TOLERANCE
+    assert found.mean.max() > 20                            # the mean is not
+
+
+def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+    vae, _ = pair(CONFIGS["four levels"])
+    images = torch.rand(3, 3, 16, 24) * 2 - 1
+    means = vae.encode(images).mean
+    for i in range(3):
+        mean = vae.encode(images[i:i + 1]).mean
+        assert relative_error(means[i:i + 1], mean) < TOLERANCE
+        assert relative_error(vae.decode(means)[i:i + 1], vae.decode(mean)) < TOLERANCE
+
+
+# The Gaussian
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sampling_is_the_mean_plus_std_times_the_generators_noise(dtype: torch.dtype) -> None:
+    """Noise of float32, whatever the networks compute in."""
+    mean, logvar = torch.randn(2, 5, 3, 7, dtype=dtype), torch.randn(2, 5, 3, 7, dtype=dtype)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+    sample = Gaussian(mean, logvar).sample(torch.Generator().manual_seed(3))
+    assert sample.dtype == dtype
+    assert torch.equal(sample, mean + (logvar / 2).exp() * noise)
+
+
+def test_kl_is_that_of_two_normal_distributions_per_picture() -> None:
+    g = Gaussian(torch.randn(2, 5, 3, 7), torch.randn(2, 5, 3, 7))
+    expected = kl_divergence(Normal(g.mean, g.std), Normal(0.0, 1.0)).flatten(1).sum(1)
+    torch.testing.assert_close(g.kl(), expected)
+    assert torch.equal(Gaussian(torch.zeros(2, 5), torch.zeros(2, 5)).kl(), torch.zeros(2))
+
+
+# Sizes and errors
+
+def test_sizes(tiny: Config) -> None:
+    vae = VAE(tiny.vae)
+    posterior = vae.encode(torch.zeros(2, 3, 40, 56))
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 5, 5, 7)
+    assert vae.decode(posterior.mean).shape == (2, 3, 40, 56)
+    assert vae.decode(torch.zeros(1, 5, 1, 3)).shape == (1, 3, 8, 24)
+
+
+def test_v1_has_exactly_its_parameters() -> None:
+    with torch.device("meta"):
+        vae = VAE(V1.vae)
+    counts = {name: sum(p.numel() for p in part.parameters())
+              for name, part in vae.named_children()}
+    assert counts["encoder"] + counts["quant_conv"] == 34_163_664
+    assert counts["decoder"] + counts["post_quant_conv"] == 49_490_199
+    assert len(vae.state_dict()) == 248
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 56), (2, 4, 40, 56), (2, 3, 41, 56), (2, 3, 40, 60),
+                                   (2, 3, 0, 56)])
+def test_encode_says_which_pictures_it_expects(tiny: Config, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected pictures \(b, 3, h, w\), h and w multiples of "
+                                         r"8, got \(.*\): convert or resize"):
+        VAE(tiny.vae).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (2, 4, 3, 7)])
+def test_decode_says_which_latents_it_expects(tiny: Config, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected z \(b, 5, h, w\), got \(.*\): pass encode"):
+        VAE(tiny.vae).decode(torch.zeros(shape))
