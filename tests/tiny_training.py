@@ -1,11 +1,10 @@
 """Trainings of seconds, on one process or many: `torchrun tests/tiny_training.py FOLDER PART ...`.
 
-The networks are tiny and mixed precision is off, so that two ways to the same weights agree to
-float32's rounding.
+The networks are tiny and everything is in float64, so that two ways to the same weights agree to
+many digits on every machine.
 """
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +16,13 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.vocabulary import ModelTokenizer, clip_vocabulary
 from minisd.config import Config
-from minisd.tokenizer import Tokenizer
-from minisd.toyworld import data, loop, train, train_clip, train_tokenizer, train_vae
+from minisd.toyworld import data
 from minisd.toyworld.captions import caption, vocabulary
-from minisd.toyworld.recipe import Part, Recipe
+from minisd.toyworld.training import __main__ as train
+from minisd.toyworld.training import clip, loop, tokenizer, vae
+from minisd.toyworld.training.recipe import Part, Recipe
 
 RECIPE = Recipe(
     seed=3, scenes=10, crop=24, hard_negatives=0.5, early_share=0.25,
@@ -39,53 +39,41 @@ RECIPE = Recipe(
 def merges() -> tuple[tuple[str, str], ...]:
     """Of a few hundred captions: enough that no caption is cut off."""
     captions = [caption(data.scene(i), np.random.default_rng(i)) for i in range(300)]
-    return tuple(train_tokenizer.learn_merges(captions, 10_000))
+    return tuple(tokenizer.learn_merges(captions, 10_000))
 
 
 @cache
-def tokenizer() -> Tokenizer:
-    return Tokenizer(train_tokenizer.clip_vocabulary(list(merges())), merges(),
-                     known_words=vocabulary())
+def words() -> ModelTokenizer:
+    return ModelTokenizer(clip_vocabulary(list(merges())), merges(), known_words=vocabulary())
 
 
 def config() -> Config:
     """The tiny networks, in sizes that fit together; pictures of 48 and 24 pixels."""
     assert TINY.image_tower is not None
-    return replace(TINY, text=replace(TINY.text, vocab_size=len(tokenizer().vocab), max_length=77),
+    return replace(TINY, text=replace(TINY.text, vocab_size=len(words().vocab), max_length=77),
                    image_tower=replace(TINY.image_tower, image_size=48, patch_size=12))
 
 
-def fit(folder: Path, part: str, *, share: loop.Share | None = None,
-        minutes: float | None = None, start: dict[str, Tensor] | None = None) -> None:
+def fit(folder: Path, part: str, *, minutes: float | None = None,
+        start: dict[str, Tensor] | None = None, recipe: Recipe = RECIPE) -> None:
     """Train one part in a folder, as the training command does; the UNet needs vae and clip."""
-    share = share or loop.Share()
     if part == "vae":
-        train_vae.train(config(), RECIPE, folder, share=share, minutes=minutes, start=start)
+        vae.train(config(), recipe, folder, minutes=minutes, start=start)
     elif part == "clip":
-        train_clip.train(config(), RECIPE, folder, tokenizer(), share=share, minutes=minutes,
-                         start=start)
+        clip.train(config(), recipe, folder, words(), minutes=minutes, start=start)
     else:
-        train.fit_unet(config(), RECIPE, folder, train.trained_vae(config(), folder),
-                       train.trained_clip(config(), folder).text, tokenizer(), share=share,
-                       minutes=minutes, start=start)
-
-
-def write_shipped(folder: Path) -> None:
-    """What `export` needs beside the trained parts."""
-    train_tokenizer.save(folder / "tokenizer", list(merges()), vocabulary())
-    checkpoint.write_config(folder, config())
+        train.fit_unet(config(), recipe, folder, words(), minutes=minutes, start=start)
 
 
 def plain(replace_with: Callable[[object, str, object], None] = setattr) -> None:
-    """Train in float32 on the CPU, and draw no figures, which takes longer than all the rest."""
-    replace_with(loop, "autocast", lambda: torch.autocast("cpu", enabled=False))
+    """Train on the CPU, and draw no figures, which takes longer than all the rest."""
     replace_with(loop, "device", lambda: torch.device("cpu"))
-    replace_with(loop.Fit, "_draw_losses", lambda fit: None)
+    replace_with(loop.figures, "save", lambda figure, path: None)
 
 
 # A network of no meaning, to be killed
 
-TOY = Part(steps=60, batch=4, lr=1e-2, warmup=5, cooldown=10)
+TOY = Part(steps=12, batch=4, lr=1e-2, warmup=5, cooldown=4)
 DYING_STEP = 7
 
 
@@ -93,53 +81,50 @@ def toy(folder: Path) -> loop.Fit:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8))
 
-    def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
+    def loss(g: torch.Generator) -> dict[str, Tensor]:
         x = torch.randn(4, 8, generator=g)
         return {"loss": (model(x) - x.flip(1)).square().mean()}
 
     return loop.Fit("toy", model, TOY, loss, folder, seed=1)
 
 
-def run_toy(folder: Path, die_at: str = "") -> None:
-    """Train it, saving after every step.
+def run_toy(folder: Path, die_at: str) -> None:
+    """Train it, saving after every step, until the process ends at once.
 
-    die_at: where in one save the process kills itself: "half", "written" or "replaced".
+    die_at: the moment in one save, "unsaved", "half" of the file, "written" or "replaced".
     """
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     plain()
     loop.CHECKPOINT_SECONDS = -1.0
-    fit = toy(folder)
-    save, rename = torch.save, Path.replace
+    fit, save, rename = toy(folder), torch.save, os.replace
 
-    def dies(moment: str) -> bool:
-        return fit.step == DYING_STEP and moment == die_at
+    def die(moment: str) -> None:
+        if fit.step == DYING_STEP and moment == die_at:
+            os._exit(9)
 
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dying_save(state: object, path: Path) -> None:
+        die("unsaved")
+        save(state, path)
+        if fit.step == DYING_STEP and die_at == "half":
+            os.truncate(path, path.stat().st_size // 2)
+        die("half")
 
-    def dying_save(state, file) -> None:
-        save(state, file)
-        if dies("half"):
-            file.truncate(file.tell() // 2)
-            die()
+    def dying_rename(part: Path, target: Path) -> None:
+        die("written")
+        rename(part, target)
+        die("replaced")
 
-    def dying_rename(part: Path, target: Path) -> Path:
-        if dies("written"):
-            die()
-        renamed = rename(part, target)
-        if dies("replaced"):
-            die()
-        return renamed
-
-    torch.save, Path.replace = dying_save, dying_rename
+    torch.save, os.replace = dying_save, dying_rename
     fit.run()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     plain()
-    mine = loop.join_processes()
+    loop.join_processes()
     for where, part in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        fit(Path(where), part, share=mine, minutes=float(mine.rank))    # the first one stops first
-        fit(Path(where), part, share=mine)
+        fit(Path(where), part, minutes=float(loop.rank()))      # the first process stops first
+        fit(Path(where), part)
     torch.distributed.destroy_process_group()

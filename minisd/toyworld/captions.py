@@ -15,10 +15,10 @@ import numpy as np
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
 
 # What a caption tells, and how often, for one thing and for two.
-TELLING_ONE = {"everything": 0.60, "no background": 0.25, "no colour": 0.11, "background": 0.04}
-TELLING_TWO = {"everything": 0.60, "no background": 0.18, "one colour": 0.07, "no relation": 0.10,
+CONTENT_ONE = {"everything": 0.60, "no background": 0.25, "no colour": 0.11, "background": 0.04}
+CONTENT_TWO = {"everything": 0.60, "no background": 0.18, "one colour": 0.07, "no relation": 0.10,
                "one thing": 0.03, "background": 0.02}
-WHOLE = ("everything", "no background")     # tellings of all things, colours and the relation
+WHOLE = ("everything", "no background")     # contents of all things, colours and the relation
 
 # Openings, for "a red car" and for "red car".
 OPENINGS = {"": 0.66, "there is ": 0.08, "a picture of ": 0.10, "a drawing of ": 0.10,
@@ -79,41 +79,41 @@ def full_caption(scene: Scene) -> str:
     return " ".join(names) + BACKGROUND_PHRASES[scene.background][0]
 
 
-def plain_caption(scene: Scene, rng: np.random.Generator, telling: str = "everything") -> str:
+def plain_caption(scene: Scene, rng: np.random.Generator, content: str = "everything") -> str:
     """`full_caption` or, as often, the same the other way round: "b below a" for "a above b".
 
-    telling: one of `WHOLE`.
+    content: one of `WHOLE`.
     """
     if scene.relation is not None and rng.random() < 0.5:
         scene = replace(scene, things=scene.things[::-1], relation=INVERSE[scene.relation])
     said = full_caption(scene)
-    if telling == "no background":
+    if content == "no background":
         said = said.removesuffix(BACKGROUND_PHRASES[scene.background][0])
     return said
 
 
-def choose_telling(scene: Scene, rng: np.random.Generator) -> str:
-    """What a caption of the scene will tell: a key of `TELLING_ONE` or `TELLING_TWO`."""
-    return _weighted(rng, TELLING_ONE if len(scene.things) == 1 else TELLING_TWO)
+def choose_content(scene: Scene, rng: np.random.Generator) -> str:
+    """What a caption of the scene will tell: a key of `CONTENT_ONE` or `CONTENT_TWO`."""
+    return _weighted(rng, CONTENT_ONE if len(scene.things) == 1 else CONTENT_TWO)
 
 
-def caption(scene: Scene, rng: np.random.Generator, telling: str | None = None) -> str:
+def caption(scene: Scene, rng: np.random.Generator, content: str | None = None) -> str:
     """A true caption in varied English; 60 % say everything that `full_caption` says.
 
     Args:
         rng: chooses what is said and how; the same state gives the same caption.
-        telling: what is said, where that is already chosen (see `choose_telling`).
+        content: what is said, where that is already chosen (see `choose_content`).
     Returns:
         lower-case words, spaces and commas.
     """
-    telling = telling or choose_telling(scene, rng)
-    if telling == "background":
+    content = content or choose_content(scene, rng)
+    if content == "background":
         alone = _pick(rng, BACKGROUNDS_ALONE[scene.background])
         return _weighted(rng, OPENINGS) + alone
     bare = rng.random() < BARE
     opening = _weighted(rng, BARE_OPENINGS if bare else OPENINGS)
-    said = opening + _things(scene, telling, bare, bool(opening), rng)
-    if telling == "no background" or (telling != "everything" and rng.random() < 0.5):
+    said = opening + _things(scene, content, bare, bool(opening), rng)
+    if content == "no background" or (content != "everything" and rng.random() < 0.5):
         return said
     phrases = BACKGROUND_PHRASES[scene.background]
     if rng.random() < FRONTED:
@@ -131,15 +131,15 @@ def vocabulary() -> frozenset[str]:
     return frozenset(re.findall("[a-z]+", text))
 
 
-def _things(scene: Scene, telling: str, bare: bool, opened: bool, rng: np.random.Generator) -> str:
+def _things(scene: Scene, content: str, bare: bool, opened: bool, rng: np.random.Generator) -> str:
     """The part of a caption about the things and their relation."""
-    unsaid = rng.integers(len(scene.things)) if telling in ("no colour", "one colour") else None
+    unsaid = rng.integers(len(scene.things)) if content in ("no colour", "one colour") else None
     names = [thing.kind if i == unsaid else _name(thing) for i, thing in enumerate(scene.things)]
     if not bare:
         names = [_with_article(name) for name in names]
-    if scene.relation is None or telling == "one thing":
+    if scene.relation is None or content == "one thing":
         return names[rng.integers(len(names))]
-    if telling == "no relation":
+    if content == "no relation":
         level = scene.relation in ("left of", "right of")
         joint = _pick(rng, JOINTS + LEVEL_JOINTS if level else JOINTS)
         return joint.join(names if rng.random() < 0.5 else names[::-1])

@@ -55,7 +55,7 @@ class CLIP(nn.Module):
     def embed_text(self, token_ids: Tensor) -> Tensor:
         """(b, n) ids -> unit vectors (b, p): the state at the first end token, projected."""
         hidden = self.text(token_ids)
-        ends = (token_ids == self.config.end_id).int().argmax(1)
+        ends = (token_ids == self.config.vocab_size - 1).int().argmax(1)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), ends]
         return nn.functional.normalize(self.text_projection(pooled), dim=-1)
 

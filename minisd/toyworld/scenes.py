@@ -195,7 +195,7 @@ _PLUS = _poly((-.36, -1), (.36, -1), (.36, -.36), (1, -.36), (1, .36), (.36, .36
               (-.36, 1), (-.36, .36), (-1, .36), (-1, -.36), (-.36, -.36))
 _HOOK = np.concatenate([_oval(.2, .7, .28, .3, 0, 180), _oval(.2, .7, .12, .14, 180, 0)])
 
-# Kind: its parts from back to front, each a tone (see `_tones`) and an outline.
+# Kind: its parts from back to front, each a tone (see `tones`) and an outline.
 ART: dict[str, tuple[tuple[str, np.ndarray], ...]] = {
     "circle": _rim(_oval(0, 0, 1, 1)),
     "square": _rim(_box(-.9, -.9, .9, .9, .1)),
@@ -254,7 +254,7 @@ def _mix(a: RGB, b: RGB, share: float) -> RGB:
     return red, green, blue
 
 
-def _tones(colour: str, rng: np.random.Generator) -> dict[str, RGB]:
+def tones(colour: str, rng: np.random.Generator) -> dict[str, RGB]:
     """The shades of one thing: its colour, a little off, and what goes with it."""
     jitter = rng.integers(-5, 6) + rng.integers(-3, 4, 3)
     base: RGB = tuple(np.clip(np.array(COLOURS[colour]) + jitter, 0, 255).tolist())
@@ -328,11 +328,11 @@ def draw(scene: Scene, size: int = 128) -> np.ndarray:
     for colour, outline in _scenery(scene.background, rng):
         pen.polygon((outline * side).ravel().tolist(), fill=colour)
     for thing in scene.things:
-        tones = _tones(thing.colour, rng)
+        shades = tones(thing.colour, rng)
         centre = np.array([thing.x, thing.y])
         for tone, outline in ART[thing.kind]:
             points = (centre + outline * (thing.size / 2)) * side
-            pen.polygon(points.ravel().tolist(), fill=tones[tone])
+            pen.polygon(points.ravel().tolist(), fill=shades[tone])
     return np.array(image.reduce(SUPERSAMPLE))
 
 

@@ -1,8 +1,10 @@
 """Counted answers: how often something is right, how surely that is known, and tables of both."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from minisd.observe.tables import aligned
 
 Z_95 = 1.959964                 # a standard normal lies within +-1.96 in 95 % of all cases
 
@@ -40,17 +42,23 @@ def rate(answers: Iterable[bool | None]) -> Rate:
     return Rate(right=right, of=of, share=right / max(of, 1), low=low, high=high)
 
 
-def as_text(r: Rate) -> str:
-    """96.2 (94.1-97.6), in percent; "-" where nothing was counted."""
-    if r["of"] == 0:
+def as_text(value: Any) -> str:
+    """Of a rate, 96.2 (94.1-97.6), in percent; "-" where nothing was counted. Of a number, it."""
+    if not isinstance(value, Mapping):
+        return "-" if value is None else f"{value:.4g}"
+    if not value["of"]:
         return "-"
-    return f"{100 * r['share']:.1f} ({100 * r['low']:.1f}-{100 * r['high']:.1f})"
+    return f"{100 * value['share']:.1f} ({100 * value['low']:.1f}-{100 * value['high']:.1f})"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *(
-        cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines)
+def table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Named rows with the same keys, of which rates (in percent) and numbers are shown.
+
+    Of rates of several attributes, "all" is shown.
+    """
+    shown = {name: {key: value.get("all", value) if isinstance(value, Mapping) else value
+                    for key, value in row.items()} for name, row in rows.items()}
+    keys = [key for key, value in next(iter(shown.values())).items()
+            if isinstance(value, int | float) or isinstance(value, Mapping) and "share" in value]
+    return aligned([(what, *keys), *((name, *(as_text(row[key]) for key in keys))
+                                     for name, row in shown.items())])

@@ -16,26 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.observe.pictures import save_grid
-from minisd.toyworld import data, loop
-from minisd.toyworld.judge import GRID, SIDE, Judge, Maps, agrees
-from minisd.toyworld.recipe import Recipe
-from minisd.toyworld.scenes import (
-    BACKGROUNDS,
-    COLOURS,
-    KINDS,
-    MARGIN,
-    VISIBLE,
-    Scene,
-    Thing,
-    draw,
-    sample_scene,
-)
+from minisd.toyworld import data, scenes
+from minisd.toyworld.evaluation.judge import GRID, SIDE, Judge, Maps, agrees
+from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, VISIBLE, Scene, Thing
+from minisd.toyworld.training import loop
+from minisd.toyworld.training.recipe import Recipe
 
-FREE, HELD_OUT = 0.35, 0.2          # shares of free scenes and, among the others, of held-out ones
-SPOILT = 0.3                        # share of things
+STAGES = ("judge",)
+FREE, HELD_OUT = 0.35, 0.2          # of all scenes, and of those that are not free
+SPOILT = 0.3                        # of all things
 FLAWS = ("half", "faded", "smeared", "melted", "chimera", "blend")
 NEAR, FAR = 0.75, 1.5               # cells from a centre: surely one up to, surely none from here
-NO_LABEL = -100                     # where there is nothing to tell the kind or colour of
+NO_LABEL = -100                     # where there is no kind or colour
 CENTRE_WEIGHT = 30.0                # of the mean over cells, most of which are easy
 
 
@@ -51,7 +43,8 @@ class Example(NamedTuple):
 def example(seed: int) -> Example:
     """The example of a number: a scene, some of its things spoilt, and the answers."""
     rng = np.random.default_rng(seed)
-    scene = _free_scene(rng) if rng.random() < FREE else sample_scene(rng, rng.random() < HELD_OUT)
+    scene = (_free_scene(rng) if rng.random() < FREE else
+             scenes.sample_scene(rng, rng.random() < HELD_OUT))
     picture = _drawn(scene)
     whole = []
     for i, thing in enumerate(scene.things):
@@ -63,7 +56,7 @@ def example(seed: int) -> Example:
 
 
 def _drawn(scene: Scene) -> Tensor:
-    return data.to_tensor(draw(scene, SIDE)[None])[0]
+    return data.to_tensor(scenes.draw(scene, SIDE)[None])[0]
 
 
 def _free_scene(rng: np.random.Generator) -> Scene:
@@ -73,7 +66,7 @@ def _free_scene(rng: np.random.Generator) -> Scene:
     things: list[Thing] = []
     for _ in range(10 * count):
         size = rng.uniform(0.26, 0.44 if count > 1 else 0.72)
-        x, y = rng.uniform(size / 2 + MARGIN, 1 - size / 2 - MARGIN, 2)
+        x, y = rng.uniform(size / 2 + scenes.MARGIN, 1 - size / 2 - scenes.MARGIN, 2)
         if len(things) < count and all(max(abs(x - t.x), abs(y - t.y)) > (size + t.size) / 2 + 0.02
                                        for t in things):
             colour = VISIBLE[background][rng.integers(len(VISIBLE[background]))]
@@ -99,31 +92,32 @@ def _answers(things: list[Thing]) -> tuple[Tensor, Tensor, Tensor]:
 def _spoil(picture: Tensor, scene: Scene, i: int, rng: np.random.Generator) -> Tensor:
     """The picture with thing i mixed with something else, in full or on one side of its centre."""
     thing, flaw = scene.things[i], FLAWS[rng.integers(len(FLAWS))]
-    one = picture[None]
+    others = scene.things[:i], scene.things[i + 1:]
     if flaw == "smeared":
-        other = blur(one, torch.tensor([thing.size * SIDE * rng.uniform(0.16, 0.3)]))[0]
+        width = torch.tensor([thing.size * SIDE * rng.uniform(0.16, 0.3)])
+        other = blur(picture[None], width)[0]
     elif flaw == "melted":
         waves = torch.from_numpy(rng.standard_normal((1, 2, *[round(3 / thing.size)] * 2))).float()
-        other = warp(one, thing.size * rng.uniform(0.14, 0.22) * waves)[0]
+        other = warp(picture[None], thing.size * rng.uniform(0.14, 0.22) * waves)[0]
     elif flaw in ("half", "faded"):
-        other = _drawn(replace(scene, things=(*scene.things[:i], *scene.things[i + 1:])))
+        other = _drawn(replace(scene, things=(*others[0], *others[1])))
     else:
         different = replace(thing, kind=_other(KINDS, thing.kind, rng))
         if rng.random() < 0.5:
             different = replace(different,
                                 colour=_other(VISIBLE[scene.background], thing.colour, rng))
-        other = _drawn(replace(scene, things=(*scene.things[:i], different, *scene.things[i + 1:])))
+        other = _drawn(replace(scene, things=(*others[0], different, *others[1])))
     cells = (torch.arange(SIDE) + 0.5) / SIDE
     dx, dy = cells - thing.x, cells[:, None] - thing.y
     # Feathered by one pixel; 0.72 of the size reaches the corners of a thing's box.
-    share = ((thing.size * 0.72 - torch.hypot(dx, dy)) * SIDE).clamp(0, 1)
+    mask = ((thing.size * 0.72 - torch.hypot(dx, dy)) * SIDE).clamp(0, 1)
     if flaw in ("half", "chimera"):
-        angle = rng.uniform(-0.6, 0.6) + np.pi * rng.integers(2)    # a cut from top to bottom
+        angle = np.pi * rng.integers(2) if flaw == "chimera" else rng.uniform(0, 2 * np.pi)
         beyond = dx * np.cos(angle) + dy * np.sin(angle) - thing.size * rng.uniform(-0.1, 0.1)
-        share = share * (beyond * SIDE).clamp(0, 1)
+        mask = mask * (beyond * SIDE).clamp(0, 1)
     elif flaw in ("faded", "blend"):
-        share = share * rng.uniform(*((0.65, 0.85) if flaw == "faded" else (0.4, 0.6)))
-    return picture + share * (other - picture)
+        mask = mask * rng.uniform(*((0.65, 0.85) if flaw == "faded" else (0.4, 0.6)))
+    return picture + mask * (other - picture)
 
 
 def _other(options: tuple[str, ...], known: str, rng: np.random.Generator) -> str:
@@ -143,7 +137,7 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, waves: Tensor) -> Tensor:
-    """Pictures pulled about smoothly; waves (b, 2, n, n) are shifts as shares of the side."""
+    """Pictures pulled about smoothly; waves (b, 2, n, n) are shifts, in sides of the picture."""
     b, _, h, w = images.shape
     shifts = F.interpolate(waves, size=(h, w), mode="bicubic", align_corners=True)
     still = F.affine_grid(torch.eye(2, 3).expand(b, 2, 3), [b, 3, h, w], align_corners=False)
@@ -178,43 +172,45 @@ def soften(images: Tensor, g: torch.Generator) -> Tensor:
 
 # Training
 
-def judge_loss(maps: Maps, answers: Example) -> dict[str, Tensor]:
-    """The four cross-entropies; `answers` and `maps` hold batches."""
-    centre = F.binary_cross_entropy_with_logits(maps.centre.float(), answers.centre)
-    kind = F.cross_entropy(maps.kind.float(), answers.kind, ignore_index=NO_LABEL)
-    colour = F.cross_entropy(maps.colour.float(), answers.colour, ignore_index=NO_LABEL)
-    background = F.cross_entropy(maps.background.float(), answers.background)
-    return {"loss": CENTRE_WEIGHT * centre + kind + 0.5 * colour + 0.5 * background,
-            "centre": centre, "kind": kind, "colour": colour, "background": background}
+class Stage:
+    """The only stage: drawn on the fly, so nothing is seen twice."""
+
+    sheet_every = 300
+
+    def __init__(self, judge: Judge, recipe: Recipe) -> None:
+        self.judge, self.batch = judge, recipe.judge.batch
+        self.scenes = [data.scene(i, split=data.UNSEEN, seed=recipe.seed) for i in range(256)]
+        drawn = data.to_tensor(np.stack([scenes.draw(scene, SIDE) for scene in self.scenes]))
+        self.unseen = soften(drawn, torch.Generator().manual_seed(recipe.seed))
+
+    def loss(self, g: torch.Generator) -> dict[str, Tensor]:
+        """The four cross-entropies on one batch."""
+        seeds = torch.randint(2**62, (self.batch,), generator=g).tolist()
+        batch = Example(*map(torch.stack, zip(*map(example, seeds), strict=True)))
+        batch = batch._replace(picture=soften(batch.picture, g))
+        wanted = Example(*map(loop.shard, batch))
+        with loop.autocast():
+            maps = Maps(*(x.float() for x in self.judge(wanted.picture)))
+        centre = F.binary_cross_entropy_with_logits(maps.centre, wanted.centre)
+        kind, colour = (F.cross_entropy(said, right, ignore_index=NO_LABEL) for said, right in
+                        ((maps.kind, wanted.kind), (maps.colour, wanted.colour)))
+        background = F.cross_entropy(maps.background, wanted.background)
+        return {"loss": CENTRE_WEIGHT * centre + kind + 0.5 * colour + 0.5 * background,
+                "centre": centre, "kind": kind, "colour": colour, "background": background}
+
+    @torch.no_grad()
+    def sheet(self, path: Path, average: Judge) -> None:
+        """Softened unseen scenes, the misread ones first."""
+        readings = average.read(self.unseen.to(loop.device()))
+        right = torch.tensor([agrees(reading, scene)["all"] for reading, scene in
+                              zip(readings, self.scenes, strict=True)])
+        print(f"{path.stem}: {int(right.sum())} of {len(right)} softened unseen scenes read right")
+        save_grid(path, self.unseen[right.int().argsort(stable=True)[:32]], columns=8)
 
 
-def train(recipe: Recipe, folder: Path, *, share: loop.Share, minutes: float | None = None
-          ) -> Judge:
+def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Judge:
     """The trained judge."""
     torch.manual_seed(recipe.seed)
     judge = Judge().to(loop.device())
-
-    def loss(g: torch.Generator, share: loop.Share) -> dict[str, Tensor]:
-        seeds = torch.randint(2**62, (recipe.judge.batch,), generator=g).tolist()
-        batch = Example(*map(torch.stack, zip(*map(example, seeds), strict=True)))
-        batch = batch._replace(picture=soften(batch.picture, g))
-        batch = Example(*(share.of(x).to(loop.device()) for x in batch))
-        with loop.autocast():
-            maps = judge(batch.picture)
-        return judge_loss(maps, batch)
-
-    scenes = [data.scene(i, split=data.UNSEEN, seed=recipe.seed) for i in range(256)]
-    g = torch.Generator().manual_seed(recipe.seed)
-    unseen = soften(data.to_tensor(np.stack([draw(s, SIDE) for s in scenes])), g)
-
-    @torch.no_grad()
-    def sheet(path: Path) -> None:
-        """Softened unseen scenes, the misread ones first."""
-        readings = fit.average.read(unseen.to(loop.device()))
-        right = torch.tensor([agrees(r, s)["all"] for r, s in zip(readings, scenes, strict=True)])
-        print(f"{path.stem}: {int(right.sum())} of {len(right)} softened unseen scenes read right")
-        save_grid(path, unseen[right.int().argsort(stable=True)[:32]], columns=8)
-
-    fit = loop.Fit("judge", judge, recipe.judge, loss, folder, seed=recipe.seed, share=share,
-                   sheet=sheet, sheet_every=300)
-    return fit.run(minutes)
+    return loop.fit_stages(judge, STAGES, lambda name: Stage(judge, recipe), recipe, folder,
+                           minutes=minutes, start=None)

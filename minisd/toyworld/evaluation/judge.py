@@ -5,9 +5,7 @@ A small detector in the manner of CenterNet (Zhou et al. 2019, "Objects as point
 shares no layer and no weight with the generator, and it is trained on drawn scenes alone. Every
 place is judged by itself, so no combination is more likely to it than another, and what is half
 there, blended or smeared counts as nothing. Relations are computed from the centres, not learned.
-
-Its pooled features also measure how far generated pictures are from drawn ones: see
-`frechet_distance`.
+Its pooled features also measure how far generated pictures are from drawn ones.
 """
 
 from dataclasses import dataclass
@@ -108,11 +106,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Reading]:
-        """What each picture shows: at most `MOST` things, and the background.
-
-        Args:
-            images: (b, 3, h, w) in [-1, 1], of any size; what lies outside the range is clamped.
-        """
+        """What each picture (b, 3, h, w) shows: at most `MOST` things, and the background."""
         maps = Maps(*(x.float().cpu() for x in self(images)))
         return [_read(Maps(*one)) for one in zip(*maps, strict=True)]
 
@@ -141,11 +135,6 @@ def _centre_of_mass(sure: Tensor, row: int, column: int) -> tuple[float, float]:
     x = (mass.sum(0) * (torch.arange(mass.shape[1]) + left + 0.5)).sum() / mass.sum() / GRID
     y = (mass.sum(1) * (torch.arange(mass.shape[0]) + top + 0.5)).sum() / mass.sum() / GRID
     return float(x), float(y)
-
-
-def save_judge(judge: Judge, path: Path) -> None:
-    """Write the weights as float16 safetensors."""
-    checkpoint.save(judge, path)
 
 
 def load_judge(path: Path) -> Judge:
@@ -203,7 +192,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     of the symmetric (S_a^(1/2) S_b S_a^(1/2))^(1/2).
 
     Args:
-        features_a, features_b: (n, f) and (m, f); means something with n and m well above f.
+        features_a, features_b: (n, f) and (m, f); means something with n and m well above f, or
+            where both show the same scenes (the paired distance).
     """
     for features in (features_a, features_b):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[1]:

@@ -1,4 +1,4 @@
-"""What the UNet is shown of a scene: the whole of it, or a close-up of one thing.
+"""The crops of a scene that the UNet learns from: the whole of it, or a close-up of one thing.
 
 A close-up is a window of half the side around one of two things, with a caption of that thing
 alone. It costs a quarter of the whole scene, and nearly all of it depends on the words: what
@@ -18,8 +18,8 @@ from minisd.toyworld.scenes import Scene, Thing
 
 
 @dataclass(frozen=True)
-class View:
-    """A square of latent cells of scene `number`, and a scene of what can be told about it."""
+class Crop:
+    """A square of latent cells of scene `number`, and a scene of what can be said about it."""
 
     number: int
     scene: Scene
@@ -28,12 +28,12 @@ class View:
     side: int
 
 
-def whole(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[View]:
+def whole(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[Crop]:
     """Every scene, all of it; `cells` along each side."""
-    return [View(i, data.scene(i, split=split, seed=seed), 0, 0, cells) for i in numbers]
+    return [Crop(i, data.scene(i, split=split, seed=seed), 0, 0, cells) for i in numbers]
 
 
-def close_ups(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[View]:
+def close_ups(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int = 0) -> list[Crop]:
     """Each thing of every scene that has two, in a window of half the side.
 
     The window holds the thing and as little as possible of the other one; among equals one is
@@ -43,18 +43,17 @@ def close_ups(numbers: range, cells: int, *, split: int = data.TRAIN, seed: int 
     for i in numbers:
         scene = data.scene(i, split=split, seed=seed)
         rng = np.random.default_rng([seed, split, i])
-        for thing, other in ((0, 1), (1, 0)) if len(scene.things) == 2 else ():
-            shown, hidden = scene.things[thing], scene.things[other]
-            top, left = _window(shown, hidden, cells, rng)
+        pairs = (scene.things, scene.things[::-1]) if len(scene.things) == 2 else ()
+        for shown, hidden in pairs:
             alone = Scene((shown,), scene.background, None, scene.seed)
-            found.append(View(i, alone, top, left, cells // 2))
+            found.append(Crop(i, alone, *_window(shown, hidden, cells, rng), cells // 2))
     return found
 
 
-def cut(posteriors: Tensor, views: list[View]) -> Tensor:
-    """(scenes, ..., cells, cells) -> (len(views), ..., side, side); the views have one side."""
-    return torch.stack([posteriors[v.number, ..., v.top:v.top + v.side, v.left:v.left + v.side]
-                        for v in views])
+def cut(posteriors: Tensor, crops: list[Crop]) -> Tensor:
+    """(scenes, ..., cells, cells) -> (len(crops), ..., side, side); the crops have one side."""
+    return torch.stack([posteriors[c.number, ..., c.top:c.top + c.side, c.left:c.left + c.side]
+                        for c in crops])
 
 
 def _window(shown: Thing, hidden: Thing, cells: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from minisd.checkpoints.vocabulary import clip_vocabulary
+from minisd.observe.files import written_whole
 from minisd.tokenizer import END_OF_WORD, PIECES
 
 
@@ -27,11 +28,9 @@ def learn_merges(captions: Iterable[str], count: int) -> list[tuple[str, str]]:
 
 def save(folder: Path, merges: Sequence[tuple[str, str]], words: Iterable[str]) -> None:
     """Write vocab.json, merges.txt and, once these are whole, words.txt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab = clip_vocabulary(merges)
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part = folder / "words.part"
-    part.write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")
-    part.replace(folder / "words.txt")
+    for name, text in {"vocab.json": json.dumps(clip_vocabulary(merges), ensure_ascii=False),
+                       "merges.txt": "\n".join(lines) + "\n",
+                       "words.txt": "\n".join(sorted(words)) + "\n"}.items():
+        with written_whole(folder / name) as part:
+            part.write_text(text, encoding="utf-8")

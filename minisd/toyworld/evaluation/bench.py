@@ -1,0 +1,218 @@
+"""The bench on which models are measured: prompts painted in batches, pictures read by the judge.
+
+A prompt is the full caption of a numbered scene, and its seed is the scene's number. Each picture
+draws from its own generator, so batch size and number of processes change it by rounding only.
+Every finished prompt is a line of JSON that carries what made it, its `identity`: so a killed
+evaluation continues, and several processes, each with a file of its own, share one.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from minisd import figures
+from minisd.checkpoints import weights as checkpoint
+from minisd.figures import Figure
+from minisd.observe.files import written_whole
+from minisd.pipeline import StableDiffusion
+from minisd.toyworld import data
+from minisd.toyworld.captions import full_caption
+from minisd.toyworld.evaluation import shapes
+from minisd.toyworld.evaluation.judge import Judge, Reading, agrees
+from minisd.toyworld.evaluation.rates import Rate, rate
+from minisd.toyworld.scenes import Scene, draw
+from minisd.toyworld.training import loop
+
+ATTRIBUTES = ("things", "colours", "relation", "background", "all")
+SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}   # unseen scenes; "seen" are their pairs
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scene to measure."""
+
+    split: str                  # "seen": pairs as in training; "held_out": with one never trained
+    index: int                  # the scene's number in the split, and the seed of its picture
+
+    @property
+    def scene(self) -> Scene:
+        return data.scene(self.index, split=SPLITS[self.split])
+
+    @property
+    def prompt(self) -> str:
+        return full_caption(self.scene)
+
+    @property
+    def label(self) -> Row:
+        """What a finished row says of its job; of its prompt too, should the world change."""
+        return {"split": self.split, "index": self.index, "prompt": self.prompt}
+
+
+def jobs(split: str, count: int, first: int = 0) -> list[Job]:
+    return [Job(split, i) for i in range(first, first + count)]
+
+
+def drawn(wanted: Sequence[Job], side: int) -> Tensor:
+    """The true pictures, (n, 3, side, side) in [-1, 1]."""
+    return data.to_tensor(np.stack([draw(job.scene, side) for job in wanted]))
+
+
+def as_tensor(pictures: Sequence[Image.Image]) -> Tensor:
+    """The pixels that a person sees, (n, 3, h, w) in [-1, 1]."""
+    return data.to_tensor(np.stack([np.asarray(picture) for picture in pictures]))
+
+
+def answers(reading: Reading, scene: Scene) -> dict[str, bool | None]:
+    """What is right; a scene without relation gives no answer about it."""
+    found: dict[str, bool | None] = {**agrees(reading, scene)}
+    return found if scene.relation is not None else {**found, "relation": None}
+
+
+def rates(rows: Sequence[Row], kind: str = "answers") -> dict[str, Rate]:
+    """The rate of each attribute over rows."""
+    return {name: rate(row[kind][name] for row in rows) for name in ATTRIBUTES}
+
+
+def in_words(reading: Reading) -> str:
+    """A reading in one line, as it stands in the rows."""
+    things = " + ".join(f"{thing.colour} {thing.kind}" for thing in reading.things) or "nothing"
+    return f"{things}, {reading.background or 'unclear'}"
+
+
+# Rows on the disk
+
+def read_rows(folder: Path, name: str, identity: Mapping[str, Any]) -> list[Row]:
+    """The rows called `name` of all processes, past ones too, that carry exactly this identity.
+
+    Lines that a kill cut short are skipped.
+    """
+    found = []
+    for path in sorted(folder.glob(f"{name}-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and row.items() >= identity.items():
+                found.append(row)
+    return found
+
+
+def add_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:
+    """Append rows to this process's file; they begin on a new line, whatever a kill has left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}-{loop.rank()}.jsonl").open("a", encoding="utf-8") as file:
+        file.write("".join(f"\n{json.dumps(row)}" for row in rows) + "\n")
+
+
+def read_summary(folder: Path) -> dict[str, Row]:
+    """The sections measured so far; {} before the first."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def update_summary(folder: Path, section: str, values: Row) -> None:
+    """Replace one section and leave the others."""
+    text = json.dumps({**read_summary(folder), section: values}, indent=2) + "\n"
+    with written_whole(folder / "summary.json") as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model, a judge, what is asked for, and where what they did is kept."""
+
+    sd: StableDiffusion
+    judge: Judge
+    folder: Path                            # of the rows and the summary
+    figures: Path                           # where they go
+    model: str = ""                         # as minisd.load takes it
+    batch: int = 32                         # prompts painted at once; also what a kill can cost
+    steps: int = 50
+    prompts: int | None = None              # of each kind; None: what the measurement wants
+    guidance: float | None = None           # None: the best scale that was measured
+    samplers: tuple[str, ...] = ("ddim",)   # of the guidance curves
+    checkpoints: tuple[Path, ...] = ()      # models or UNets of earlier stages, in this order
+
+    @property
+    def side(self) -> int:
+        return self.sd.config.image_size
+
+    def identity(self, **settings: object) -> Row:
+        """What has to be the same for two rows to belong together: the weights, the settings."""
+        return {"model": checkpoint.fingerprint(self.sd),
+                "judge": checkpoint.fingerprint(self.judge),
+                "dtype": str(self.sd.dtype).removeprefix("torch."), **settings}
+
+    def save(self, name: str, figure: Figure) -> None:
+        """A figure, by the first process."""
+        if loop.rank() == 0:
+            figures.save(figure, self.figures / f"{name}.png")
+
+    def finish(self, name: str, identity: Row, wanted: Sequence[Job],
+               work: Callable[[Sequence[Job]], list[Row]]) -> list[Row]:
+        """One row per job: those on disk as they are, the others by `work`, batch by batch.
+
+        Each process does every world_size-th job. Returns the rows of all in the order of
+        `wanted`.
+        """
+        def known() -> dict[tuple, Row]:
+            return {(row["split"], row["index"], row["prompt"]): row
+                    for row in read_rows(self.folder, name, identity)}
+
+        done = known()
+        missing = [job for job in wanted[loop.mine()] if tuple(job.label.values()) not in done]
+        described = f"{name} {identity.get('sampler', '')} {identity.get('guidance', '')}"
+        with tqdm(total=len(missing), desc=described, unit="prompt",
+                  disable=loop.rank() > 0 or not missing) as bar:
+            for start in range(0, len(missing), self.batch):
+                batch = missing[start:start + self.batch]
+                add_rows(self.folder, name, [{**identity, **job.label, **row} for job, row in
+                                             zip(batch, work(batch), strict=True)])
+                bar.update(len(batch))
+        loop.wait_for_all()
+        done = known()
+        return [done[tuple(job.label.values())] for job in wanted]
+
+    def paint(self, wanted: Sequence[Job], **settings: Any) -> list[Image.Image]:
+        """The pictures of some jobs; settings as of `text_to_image`."""
+        pictures: list[Image.Image] = []
+        for start in range(0, len(wanted), self.batch):
+            some = wanted[start:start + self.batch]
+            pictures += self.sd.text_to_image([job.prompt for job in some],
+                                              seed=[job.index for job in some], **settings)
+        return pictures
+
+    def paint_and_judge(self, wanted: Sequence[Job], *, sampler: str, guidance: float
+                        ) -> list[Row]:
+        """Rows of each picture: the judge's `answers`, what it `read`, its `features`; `shape`."""
+
+        def work(batch: Sequence[Job]) -> list[Row]:
+            pictures = self.paint(batch, guidance_scale=guidance, steps=self.steps, sampler=sampler)
+            images = as_tensor(pictures)
+            readings = self.judge.read(images.to(self.sd.device))
+            return [{"answers": answers(reading, job.scene), "read": in_words(reading),
+                     "features": [round(value, 5) for value in feature],
+                     "shape": shapes.measure(np.asarray(picture), job.scene)
+                     if len(job.scene.things) == 1 else None}
+                    for job, picture, reading, feature in zip(
+                        batch, pictures, readings, self.features(images).tolist(), strict=True)]
+
+        identity = self.identity(sampler=sampler, steps=self.steps, guidance=guidance)
+        return self.finish("pictures", identity, wanted, work)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """The judge's features of pictures, (n, f) on the CPU."""
+        return torch.cat([self.judge.features(part.to(self.sd.device)).cpu()
+                          for part in images.split(self.batch)])

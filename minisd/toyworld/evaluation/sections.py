@@ -1,0 +1,262 @@
+"""What is measured: the autoencoder, guidance, adherence, earlier stages, a sheet, and time.
+
+Adherence is judged: a prompt is followed where all things, their colours, their relation and the
+background are right. Every measurement returns what the summary keeps, and tables to print.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minisd import figures
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.load import load
+from minisd.images import to_pil
+from minisd.observe.pictures import psnr
+from minisd.toyworld import data
+from minisd.toyworld.captions import full_caption
+from minisd.toyworld.evaluation import bench, shapes
+from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs, rates
+from minisd.toyworld.evaluation.judge import frechet_distance
+from minisd.toyworld.evaluation.rates import rate
+from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
+from minisd.toyworld.training.recipe import RECIPE
+
+VAE_SCENES, QUANTILES, SHOWN_SCENES = 500, (0.05, 0.5, 0.95), 8
+GUIDANCES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0)
+PROMPTS, STAGE_PROMPTS, GUIDANCE_PROMPTS = 500, 200, 300        # of each kind
+# Scenes for choosing the guidance scale, and drawn ones to compare with: apart from the test's.
+CHOOSING, REFERENCE, REFERENCES = 100_000, 200_000, 1000
+# GenEval (Ghosh et al. 2023, table 2), of any English; toyworld's vocabulary is closed.
+SD_1_5 = {"one thing": 0.97, "two things": 0.38, "colours": 0.76, "position": 0.04,
+          "colour attribution": 0.06}
+SHEET_SEEN, SHEET_HELD_OUT = 48, 16
+HEADER = 6                      # of them, in the README's picture
+SPEED_PROMPT, SPEED_STEPS, SPEED_RUNS = "a red car below a yellow balloon in the sky", 25, 5
+
+Section = tuple[Row, dict[str, Mapping[str, Row]]]
+
+
+def measure_vae(on: Bench) -> Section:
+    """How well the autoencoder gives scenes back, and how well the judge reads both."""
+
+    def work(batch: Sequence[Job]) -> list[Row]:
+        before = bench.drawn(batch, on.side)
+        after = bench.as_tensor(on.sd.decode(on.sd.encode_image(before)))
+        read = [on.judge.read(images.to(on.sd.device)) for images in (before, after)]
+        return [{"psnr": round(decibels, 3), "drawn": bench.answers(first, job.scene),
+                 "autoencoded": bench.answers(second, job.scene), "features": features}
+                for decibels, first, second, features, job in zip(
+                    psnr(after, before).tolist(), *read, on.features(after).tolist(), batch,
+                    strict=True)]
+
+    values: Row = {}
+    for split in SPLITS:
+        wanted = jobs(split, on.prompts or VAE_SCENES)
+        rows = on.finish("autoencoded", on.identity(), wanted, work)
+        found = np.array([row["psnr"] for row in rows])
+        values[split] = {
+            "n": len(rows), "psnr_mean": float(found.mean()), "psnr_min": float(found.min()),
+            "psnr_quantiles": {str(q): float(np.quantile(found, q)) for q in QUANTILES},
+            "drawn": rates(rows, "drawn"), "autoencoded": rates(rows, "autoencoded"),
+            "paired": frechet_distance(features_of(rows), on.features(bench.drawn(wanted, on.side)))
+        }
+    before = bench.drawn(jobs("seen", SHOWN_SCENES), on.side)
+    after = on.sd.decode(on.sd.encode_image(before))
+    on.save("autoencoded", figures.picture_grid(
+        [to_pil(before), after], ["drawn", "autoencoded"], [],
+        f"The autoencoder gives unseen scenes back at {values['seen']['psnr_mean']:.1f} dB"))
+    return {**on.identity(), **values}, {"scenes": values}
+
+
+def features_of(rows: Sequence[Row]) -> torch.Tensor:
+    return torch.tensor([row["features"] for row in rows])
+
+
+def measure_guidance(on: Bench) -> Section:
+    """Adherence and Frechet distances against the guidance scale, a curve for each sampler.
+
+    "frechet" is to drawings of other scenes, "paired" to drawings of the very scenes prompted.
+    """
+    wanted = jobs("seen", on.prompts or GUIDANCE_PROMPTS, CHOOSING)
+    reference, same = (on.features(bench.drawn(some, on.side))
+                       for some in (jobs("seen", REFERENCES, REFERENCE), wanted))
+    curves: dict[str, list[Row]] = {sampler: [] for sampler in on.samplers}
+    for sampler, curve in curves.items():
+        for scale in GUIDANCES:
+            painted = on.paint_and_judge(wanted, sampler=sampler, guidance=scale)
+            curve.append({"guidance": scale, **rates(painted),
+                          "frechet": frechet_distance(features_of(painted), reference),
+                          "paired": frechet_distance(features_of(painted), same)})
+    first = on.samplers[0]
+    best = max(curves[first], key=lambda row: (row["all"]["share"], -row["frechet"]))["guidance"]
+    on.save("guidance", figures.guidance_curve(curves[first]))
+    return ({**on.identity(sampler=first, steps=on.steps), "n": len(wanted), "best": best,
+             "rows": curves[first], "curves": curves,
+             "frechet_drawn": frechet_distance(same, reference)},
+            {sampler: {f"{row['guidance']:g}": row for row in curve}
+             for sampler, curve in curves.items()})
+
+
+def best_guidance(on: Bench) -> float:
+    """The guidance scale asked for, else the best one measured for this very model."""
+    if on.guidance is not None:
+        return on.guidance
+    section, identity = bench.read_summary(on.folder).get("guidance", {}), on.identity()
+    if not section.items() >= identity.items():
+        raise ValueError(f"the best guidance scale of model {identity['model']} is not known: run "
+                         f"`python -m minisd.toyworld.evaluate guidance` first, or give --guidance")
+    return section["best"]
+
+
+def measure_adherence(on: Bench) -> Section:
+    """How often pictures show what their prompts say: pairs seen in training, and held-out ones."""
+    guidance, count = best_guidance(on), on.prompts or PROMPTS
+    wanted = jobs("seen", count) + jobs("held_out", count)
+    painted = on.paint_and_judge(wanted, sampler="ddim", guidance=guidance)
+    rows = {name: [row for job, row in zip(wanted, painted, strict=True) if belongs(job)]
+            for name, belongs in adherence_groups().items()}
+    on.save("adherence", figures.adherence_bars([
+        {"group": name, "rates": rates(mine)} for name, mine in rows.items() if name[0] != " "]))
+    groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
+    marks = {"pairs seen": composition(rows["pairs seen in training"]),
+             "pairs held out": composition(rows["pairs held out"]), "SD v1.5, of 1": SD_1_5}
+    alone = [(job, row["shape"]) for job, row in zip(wanted, painted, strict=True)
+             if row.get("shape")]
+    ideal = [shapes.measure(draw(job.scene, on.side), job.scene) for job, _ in alone]
+    shape = {name: {what: float(np.mean([one[what] for one in found]))
+                    for what in ("outline", "spread") if found}
+             for name, found in (("painted", [one for _, one in alone]), ("drawn", ideal))}
+    failures = [{**job.label, "read": row["read"],
+                 "wrong": [name for name in ATTRIBUTES[:-1] if row["answers"][name] is False]}
+                for job, row in zip(wanted, painted, strict=True) if not row["answers"]["all"]]
+    return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
+             "groups": groups, "composition": marks, "shapes": shape, "failures": failures},
+            {"prompts": groups, "as GenEval": marks, "one thing": shape})
+
+
+def adherence_groups() -> dict[str, Callable[[Job], bool]]:
+    """Which prompts are counted together; an indented group is part of the one above it."""
+    trained = {full_caption(data.scene(i, seed=RECIPE.seed)) for i in range(RECIPE.scenes)}
+
+    def held_out(job: Job) -> bool:
+        return job.split == "held_out"
+
+    return {
+        "pairs seen in training": lambda job: not held_out(job),
+        "  of one thing": lambda job: not held_out(job) and len(job.scene.things) == 1,
+        "  of two things": lambda job: not held_out(job) and len(job.scene.things) == 2,
+        "  in words never trained": lambda job: not held_out(job) and job.prompt not in trained,
+        "pairs held out": held_out,
+        "  colour and thing": lambda job: held_out(job) and any(
+            (thing.colour, thing.kind) in HELD_OUT_COLOURED for thing in job.scene.things),
+        "  thing and thing": lambda job: held_out(job) and frozenset(
+            thing.kind for thing in job.scene.things) in HELD_OUT_PAIRS}
+
+
+def composition(painted: Sequence[Row]) -> Row:
+    """The marks of GenEval, whose prompts name one thing or two, as far as they apply here."""
+    one, two = ([row["answers"] for row in painted if (row["answers"]["relation"] is None) == alone]
+                for alone in (True, False))
+    asked = (one, "things"), (two, "things"), (one, "colours"), (two, "relation"), (two, "colours")
+    return {mark: rate(answer[what] for answer in answers)
+            for mark, (answers, what) in zip(SD_1_5, asked, strict=True)}
+
+
+def measure_stages(on: Bench) -> Section:
+    """Adherence from earlier in training, as the model card of v1 compares v1-1 ... v1-4."""
+    guidance, count = best_guidance(on), on.prompts or STAGE_PROMPTS
+    rows: list[Row] = []
+    for path in on.checkpoints:
+        earlier, step = read_stage(on, path)
+        rows.append({"name": path.stem, "step": step, "model": earlier.identity()["model"],
+                     **{split: rates(earlier.paint_and_judge(jobs(split, count), sampler="ddim",
+                                                             guidance=guidance))
+                        for split in SPLITS}})
+    on.save("stages", figures.stages([{"name": row["name"], **{
+        split: row[split]["all"] for split in SPLITS}} for row in rows]))
+    return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
+             "rows": rows}, {"stage": {row["name"]: row for row in rows}})
+
+
+def read_stage(on: Bench, path: Path) -> tuple[Bench, int | None]:
+    """The bench with an earlier model, and its step where that is known.
+
+    path: a folder holds a whole model; a file a UNet alone, as safetensors or as a checkpoint of
+        `loop.Fit`, of which the average is taken. Raises ValueError where the sizes differ.
+    """
+    whole, step = path.is_dir(), None
+    sd = load(path if whole else on.model, device=str(on.sd.device), dtype=on.sd.dtype)
+    if path.suffix == ".safetensors":
+        checkpoint.load_into(sd.unet, path)
+    elif not whole:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            sd.unet.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise ValueError(f"{path} holds no UNet of this model's sizes: {error}") from error
+        step = state["step"]
+    return replace(on, sd=sd), step
+
+
+def draw_sheet(on: Bench) -> Section:
+    """64 prompts with their pictures, the last of pairs held out; the first few for the README."""
+    guidance = best_guidance(on)
+    shown = jobs("seen", SHEET_SEEN) + jobs("held_out", SHEET_HELD_OUT)
+    pictures = on.paint(shown, guidance_scale=guidance, steps=on.steps, sampler="ddim")
+    readings = on.judge.read(bench.as_tensor(pictures).to(on.sd.device))
+    right = [bool(bench.answers(reading, job.scene)["all"])
+             for reading, job in zip(readings, shown, strict=True)]
+    on.save("samples", figures.sample_sheet(
+        pictures, [job.prompt if good else f"✗ {job.prompt}"
+                   for job, good in zip(shown, right, strict=True)],
+        f"{sum(right)} of {len(shown)} prompts come out right (✗: the judge reads something else); "
+        f"the last {SHEET_HELD_OUT} hold pairs never trained"))
+    first = shown[:HEADER]
+    on.save("header", figures.picture_grid(
+        [pictures[:HEADER], to_pil(bench.drawn(first, on.side))], ["painted", "drawn"],
+        [job.prompt for job in first],
+        f"{on.sd.config.name}: the first {HEADER} sentences that it never saw", side=2.0))
+    return {**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": len(shown),
+            "right": sum(right)}, {}
+
+
+def measure_speed(on: Bench) -> Section:
+    """Seconds for a picture on the loaded model, and for the whole command from start to file."""
+
+    def timed(run: Callable[[int], object]) -> Row:
+        seconds = []
+        for seed in range(SPEED_RUNS):
+            start = time.perf_counter()
+            run(seed)
+            seconds.append(round(time.perf_counter() - start, 3))
+        return {"median": statistics.median(seconds), "all": seconds}
+
+    def picture(seed: int) -> None:
+        on.sd.text_to_image(SPEED_PROMPT, steps=SPEED_STEPS, seed=seed)
+
+    def command(seed: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, "-m", "minisd", SPEED_PROMPT, "--seed", str(seed),
+                            "--steps", str(SPEED_STEPS), "-o", f"{folder}/picture.png"],
+                           check=True, stdout=subprocess.DEVNULL,
+                           env={**os.environ, "MINISD_MODEL": on.model})
+
+    picture(SPEED_RUNS)                 # the first run warms the caches up
+    seconds = {"text_to_image": timed(picture), "command": timed(command)}
+    return {**on.identity(steps=SPEED_STEPS), **seconds}, {"seconds": seconds}
+
+
+SECTIONS: dict[str, Callable[[Bench], Section]] = {
+    "vae": measure_vae, "guidance": measure_guidance, "adherence": measure_adherence,
+    "stages": measure_stages, "sheet": draw_sheet, "speed": measure_speed}
+ALONE = ("sheet", "speed")              # done by the first process alone

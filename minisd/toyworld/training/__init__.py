@@ -1,0 +1,1 @@
+"""How toyworld's networks were trained; `python -m minisd.toyworld.training` does it again."""

@@ -1,0 +1,81 @@
+"""What a training reads again and again, made once and kept in its folder: pictures and latents."""
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from minisd.checkpoints import weights as checkpoint
+from minisd.observe.files import written_whole
+from minisd.toyworld import data
+from minisd.toyworld.training import loop
+from minisd.vae import VAE
+
+CHUNK = 500                     # scenes drawn by a worker at a time
+BATCH = 64                      # pictures encoded at once
+
+
+def pictures(folder: Path, count: int, *, size: int, seed: int = 0) -> np.ndarray:
+    """Training scenes 0 .. count - 1, uint8 (count, size, size, 3), mapped from the disk.
+
+    They are drawn on every core; a killed drawing starts again.
+    """
+    path, shape = folder / f"scenes-{seed}-{count}-{size}.npy", (count, size, size, 3)
+    with loop.first_alone():
+        if not path.exists():
+            print(f"drawing {count:,} scenes, {np.prod(shape) / 1e6:,.0f} MB, into {path}")
+            chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+            with written_whole(path) as part, ProcessPoolExecutor() as pool:
+                images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                drawn = pool.map(partial(data.pictures, size=size, seed=seed), chunks)
+                for chunk, some in zip(chunks, drawn, strict=True):
+                    images[chunk.start:chunk.stop] = some
+                images.flush()
+    return np.load(path, mmap_mode="r")
+
+
+@torch.no_grad()
+def encode(vae: VAE, images: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) -> posterior means and stds, float16 (n, 2, c, h/8, w/8), unscaled."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        some = data.to_tensor(images[start:start + BATCH])
+        with loop.autocast():
+            posterior = vae.encode(some.to(loop.device(), torch.get_default_dtype()))
+        found.append(torch.stack([posterior.mean, posterior.std], 1).half().cpu())
+    return torch.cat(found)
+
+
+def posteriors(vae: VAE, folder: Path, count: int, *, size: int, seed: int) -> Tensor:
+    """Of training scenes 0 .. count - 1 (see `encode`), kept for this encoder's weights.
+
+    Every process encodes its shard, and the first one puts them together.
+    """
+    encoder = checkpoint.fingerprint(nn.ModuleList([vae.encoder, vae.quant_conv]))
+    path = folder / f"latents-{seed}-{count}-{size}-{encoder}.pt"
+    if loop.first_ones(not path.exists()):
+        shards = [encode(vae, pictures(folder, count, size=size, seed=seed)[loop.mine()])]
+        if loop.world_size() > 1:
+            mine, shards = shards[0], shards * loop.world_size()
+            dist.all_gather_object(shards, mine)
+        if loop.rank() == 0:
+            whole = torch.empty(count, *shards[0].shape[1:], dtype=torch.float16)
+            for i, some in enumerate(shards):
+                whole[i::len(shards)] = some
+            with written_whole(path) as part:
+                torch.save(whole, part)
+        loop.wait_for_all()
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+def measure_scale(posteriors: Tensor) -> float:
+    """1 / std of samples of the posteriors: the factor that gives latents unit variance.
+
+    Rombach et al. 2022, appendix G: one number for all channels, rounded to 5 digits.
+    """
+    mean, std = posteriors.float().unbind(1)
+    return round(float((mean.var() + std.square().mean()).rsqrt()), 5)

@@ -1,0 +1,120 @@
+"""Training the autoencoder on crops of drawn scenes.
+
+Esser et al. 2021 and Rombach et al. 2022 (appendix G) train theirs with an L1 error, a perceptual
+and an adversarial term and a very small KL. Here the pictures are flat drawings: an L1 error of
+neighbouring pixels' differences keeps the outlines sharp in place of the last two. At the end the
+decoder alone is trained on, towards the least squared error, while the encoder and with it the
+latents stay: as the "ft-MSE" decoder was that followed v1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minisd.config import Config
+from minisd.observe.pictures import psnr, save_grid
+from minisd.toyworld import data
+from minisd.toyworld.training import cache, loop
+from minisd.toyworld.training.recipe import Recipe
+from minisd.vae import VAE
+
+STAGES = ("vae", "decoder")
+WHOLE = 4                   # every so-manieth sample is a whole scene at the crop's size
+
+
+def random_crops(images: np.ndarray, batch: int, crop: int, g: torch.Generator) -> Tensor:
+    """Crops at full size and, now and then, a whole scene shrunk, (batch, 3, crop, crop).
+
+    The shrunk ones prepare the encoder for the small pictures of the UNet's first stage.
+    """
+    index = torch.randint(len(images), (batch,), generator=g).tolist()
+    corner = torch.randint(images.shape[1] - crop + 1, (batch, 2), generator=g).tolist()
+    found = []
+    for i, (n, (top, left)) in enumerate(zip(index, corner, strict=True)):
+        scene = data.to_tensor(images[n:n + 1])
+        found.append(F.interpolate(scene, size=crop, mode="area") if i % WHOLE == 0 else
+                     scene[:, :, top:top + crop, left:left + crop])
+    return torch.cat(found)
+
+
+def edge_error(a: Tensor, b: Tensor) -> Tensor:
+    """L1 error of the differences between neighbouring pixels, down and across."""
+    error = a - b
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+class Stage:
+    """One of the two stages: both networks together, then the decoder alone."""
+
+    sheet_every = 300
+
+    def __init__(self, name: str, vae: VAE, config: Config, recipe: Recipe, folder: Path,
+                 anchor: VAE | None = None) -> None:
+        """anchor: a frozen VAE near whose latents these ones stay."""
+        self.name, self.vae, self.config, self.recipe = name, vae, config, recipe
+        self.part, self.anchor = getattr(recipe, name), anchor
+        self.images = cache.pictures(folder, recipe.scenes, size=config.image_size,
+                                     seed=recipe.seed)
+        self.unseen = data.to_tensor(data.pictures(range(8), size=config.image_size,
+                                                   split=data.UNSEEN, seed=recipe.seed))
+        vae.requires_grad_(True)
+        for part in (vae.encoder, vae.quant_conv):
+            part.requires_grad_(name == "vae")
+
+    def loss(self, g: torch.Generator) -> dict[str, Tensor]:
+        """The loss between crops and what comes back of a sample of their posterior."""
+        recipe, factor, n = self.recipe, self.config.vae.scale_factor, self.part.batch
+        crops = random_crops(self.images, n, recipe.crop, g)
+        side = recipe.crop // self.config.vae.downscale
+        noise = torch.randn(2, n, self.config.vae.latent_channels, side, side, generator=g)
+        level, chance = torch.rand(2, n, 1, 1, 1, generator=g)
+        level = recipe.latent_noise / factor * level * (chance < 0.5)
+        crops, sample, extra, level = map(loop.shard, (crops, *noise, level))
+        with loop.autocast():
+            posterior = self.vae.encode(crops)
+            decoded = self.vae.decode(posterior.mean + posterior.std * sample + level * extra)
+        error, clean = decoded - crops, level.flatten() == 0
+        mse = error.square().mean()
+        quality = (psnr(decoded, crops) * clean).sum() / clean.sum().clamp(min=1)
+        if self.name == "decoder":
+            return {"loss": mse, "psnr": quality}
+        l1, edges = error.abs().mean(), edge_error(decoded, crops)
+        kl = posterior.kl().mean() / sample[0].numel()
+        total = l1 + recipe.edge_weight * edges + recipe.kl_weight * kl + recipe.mse_weight * mse
+        logged = {"l1": l1, "edges": edges, "kl": kl}
+        if self.anchor is not None:
+            with torch.no_grad(), loop.autocast():
+                before = self.anchor.encode(crops).mean
+            moved = (posterior.mean - before).square().mean() * factor ** 2
+            total, logged["moved"] = total + recipe.anchor * moved, moved.sqrt()
+        return {"loss": total, **logged, "psnr": quality}
+
+    @torch.no_grad()
+    def sheet(self, path: Path, average: VAE) -> None:
+        """Unseen scenes over what comes back of them."""
+        decoded = average(self.unseen.to(loop.device())).float().cpu()
+        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
+        save_grid(path, torch.cat([self.unseen, decoded]), columns=len(self.unseen))
+
+
+def train(config: Config, recipe: Recipe, folder: Path, *, minutes: float | None = None,
+          start: dict[str, Tensor] | None = None) -> VAE:
+    """The trained VAE, still with scale factor 1; see `cache.measure_scale`.
+
+    start: weights to begin with. The first stage then runs only where `recipe.anchor` holds its
+        latents near the old ones; without, it is skipped, and the encoder stays as it is.
+    """
+    torch.manual_seed(recipe.seed)
+    vae, anchor = VAE(config.vae).to(loop.device()), None
+    if recipe.anchor:
+        if start is None:
+            raise ValueError("recipe.anchor holds latents near those of earlier weights: begin "
+                             "with some, --from-shipped")
+        anchor = VAE(config.vae).to(loop.device()).eval().requires_grad_(False)
+        anchor.load_state_dict(start)
+    return loop.fit_stages(vae, STAGES if start is None or anchor else STAGES[-1:],
+                           lambda name: Stage(name, vae, config, recipe, folder, anchor),
+                           recipe, folder, minutes=minutes, start=start)

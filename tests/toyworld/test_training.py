@@ -1,0 +1,536 @@
+"""The training: the same weights on one process or two, uninterrupted or killed, and its parts."""
+
+import csv
+import math
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from parity import relative_error
+from safetensors.torch import load_file
+from tiny_training import RECIPE, fit
+from torch import Tensor, nn
+
+import minisd
+from minisd.checkpoints import weights as checkpoint
+from minisd.toyworld import data
+from minisd.toyworld.scenes import KINDS, Thing
+from minisd.toyworld.training import __main__ as train
+from minisd.toyworld.training import cache, clip, crops, loop, unet, vae
+from minisd.toyworld.training.recipe import Part
+from minisd.vae import VAE
+
+STAGES = {"vae": vae.STAGES, "clip": clip.STAGES, "unet": unet.STAGES}
+PARTS = tuple(name for names in STAGES.values() for name in names)
+NEEDED = ("vae.pt", "decoder.pt", "clip_foils.pt")      # by the UNet
+# In float64 sums in another order differ by 1e-14 after these steps; a gradient that is divided
+# by another number of processes differs by 1.5e-2.
+SPLIT_TOLERANCE = 1e-9
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plain() -> Iterator[None]:
+    """On one thread, as in the processes that it is compared to, and in float64."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_training.plain(patch.setattr)
+        yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
+
+
+def state(folder: Path, name: str) -> dict:
+    return torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+def joined(tensors) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def assert_identical(a: object, b: object) -> None:
+    """Nested dictionaries and lists of tensors, to the last bit."""
+    if isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys()
+        for key in a:
+            assert_identical(a[key], b[key])
+    else:
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A folder in which this process trained every part, without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    for part in STAGES:
+        fit(folder, part)
+    return folder
+
+
+# One process or two
+
+@pytest.fixture(scope="module")
+def shared(whole, tmp_path_factory) -> Path:
+    """The same by two gloo processes under torchrun, each part stopped once on the way."""
+    folder = tmp_path_factory.mktemp("shared")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         tiny_training.__file__, folder, "vae", folder, "clip", folder, "unet"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_two_processes_take_the_same_steps_as_one(whole, shared, name):
+    one, two = state(whole, name), state(shared, name)
+    assert one["step"] == two["step"] == getattr(RECIPE, name).steps
+    for net in ("model", "average"):
+        assert relative_error(joined(two[net].values()),
+                              joined(one[net].values())) < SPLIT_TOLERANCE
+    gradients = [joined(s["exp_avg"] for s in x["optimiser"]["state"].values()) for x in (two, one)]
+    assert relative_error(*gradients) < SPLIT_TOLERANCE
+
+
+# Softmax does not feel a constant added to all scores, nor anything where there is but one cell.
+UNMOVED = {"vae": ("to_k.bias",), "decoder": ("to_k.bias",), "clip": ("to_k.bias",),
+           "clip_words": ("to_k.bias",), "clip_foils": ("to_k.bias",),
+           "unet_small": ("self_attn.to_q.weight", "self_attn.to_k.weight"), "unet": ()}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_training_moves_every_part(whole, part):
+    """Or the comparison above would compare two starts."""
+    trained = state(whole, part)
+    names = [key for key in trained["model"]
+             if part != "decoder" or key.startswith(("decoder", "post_quant_conv"))]
+    moments = trained["optimiser"]["state"]
+    aside = {name for name in names if part == "clip_words" and name.startswith("image")}
+    assert len(names) == len(moments) + len(aside)
+    # A mean of rounding errors stands for no movement.
+    unmoved = {name for i, name in enumerate(names)
+               if name not in aside and moments[i]["exp_avg"].abs().max() < 1e-12}
+    assert all(name.endswith(UNMOVED[part]) for name in unmoved), unmoved
+    assert relative_error(joined(trained["average"].values()),
+                          joined(trained["model"].values())) > 1e-5
+
+
+def test_the_decoder_is_trained_on_alone(whole):
+    """So the latents stay what the UNet learned, and the encoded scenes on disk stay right."""
+    before, after = state(whole, "vae")["average"], state(whole, "decoder")["average"]
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_processes_share_a_batch_evenly_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "world_size", lambda: 3)
+    shards = []
+    for rank in range(3):
+        monkeypatch.setattr(loop, "rank", lambda rank=rank: rank)
+        shards.append(loop.shard(torch.arange(6)).tolist())
+    assert shards == [[0, 3], [1, 4], [2, 5]]
+    with pytest.raises(ValueError, match="3 processes cannot share a batch of 4 evenly"):
+        linear_fit(tmp_path, Part(steps=1, batch=4, lr=1e-3))
+
+
+def test_processes_that_do_not_see_one_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "first_ones", lambda value: 7)
+    with pytest.raises(RuntimeError, match="not at the step of the first process, but at 0"):
+        linear_fit(tmp_path, Part(steps=2, batch=4, lr=1e-3))
+
+
+# One gradient step
+
+def linear_fit(folder: Path, part: Part, *, name: str = "linear",
+               spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss) -> loop.Fit:
+    """Least squares on 16 fixed samples; micro-batch i takes the i-th `part.batch` of them."""
+    torch.manual_seed(1)
+    model = nn.Linear(5, 3)
+    x, y = torch.randn(16, 5), torch.randn(16, 3)
+
+    def loss(g: torch.Generator) -> dict[str, Tensor]:
+        start = g.initial_seed() % 64 * part.batch
+        rows = slice(start, start + part.batch)
+        value = (model(x[rows]) - y[rows]).square().mean()
+        return {"loss": spoil(fitted.step, value), "first": x[rows][0, 0]}
+
+    fitted = loop.Fit(name, model, part, loss, folder)
+    return fitted
+
+
+def test_two_micro_batches_of_8_are_one_batch_of_16(tmp_path):
+    part = Part(steps=3, batch=16, lr=1e-2)
+    at_once = linear_fit(tmp_path, part, name="at_once")
+    in_two = linear_fit(tmp_path, replace(part, batch=8, accumulate=2), name="in_two")
+    for _ in range(part.steps):
+        a, b = at_once.take_step(), in_two.take_step()
+        assert math.isclose(a["loss"], b["loss"]) and math.isclose(
+            a["gradient_norm"], b["gradient_norm"])
+    assert relative_error(in_two.model.weight.detach(), at_once.model.weight.detach()) < 1e-12
+
+
+def test_the_generators_of_all_micro_batches_differ():
+    draws = {tuple(torch.randint(2**31, (4,), generator=loop.generator(seed, step, micro)).tolist())
+             for seed in (0, 1) for step in range(20) for micro in range(3)}
+    assert len(draws) == 2 * 20 * 3
+
+
+def test_the_learning_rate_rises_stays_and_falls_along_a_cosine():
+    part = Part(steps=100, batch=1, lr=0.5, warmup=10, cooldown=40)
+    rates = [loop.learning_rate(part, step) for step in range(part.steps)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert set(rates[10:61]) == {1.0}
+    assert rates[60:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 40)) for i in range(40)])
+    constant = replace(part, cooldown=0, warmup=0)
+    assert {loop.learning_rate(constant, step) for step in range(100)} == {1.0}
+
+
+def test_the_average_follows_the_formula(tmp_path):
+    fitted = linear_fit(tmp_path, Part(steps=40, batch=16, lr=1e-2, ema=0.7))
+    expected = fitted.model.weight.detach().clone()
+    for step in range(1, 41):
+        fitted.take_step()
+        decay = min(0.7, step / (step + 10))
+        expected = decay * expected + (1 - decay) * fitted.model.weight.detach()
+    assert relative_error(fitted.average.weight, expected) < 1e-12
+    assert not fitted.average.weight.requires_grad and not fitted.average.training
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_does_harm(tmp_path):
+    fitted = linear_fit(tmp_path, Part(steps=9, batch=16, lr=1e-2),
+                        spoil=lambda step, loss: loss * float("nan") if step == 4 else loss)
+    for _ in range(4):
+        fitted.take_step()
+    before = fitted.model.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"linear: the gradient is nan at step 4;"):
+        fitted.take_step()
+    assert torch.equal(fitted.model.weight, before)
+
+
+def test_a_resumed_run_appends_to_the_metrics_and_draws_its_sheets_on_time(tmp_path):
+    def again() -> loop.Fit:
+        fitted = linear_fit(tmp_path, Part(steps=6, batch=16, lr=1e-2, warmup=2))
+        fitted.sheet, fitted.sheet_every = lambda path, average: path.touch(), 2
+        return fitted
+
+    again().run(minutes=0)
+    assert state(tmp_path, "linear")["step"] == 1
+    again().run()
+    assert sorted(p.name for p in tmp_path.glob("linear-0*.png")) == [
+        "linear-000002.png", "linear-000004.png", "linear-000006.png"]
+    rows = list(csv.DictReader((tmp_path / "linear.csv").open()))
+    assert list(rows[0]) == ["step", "loss", "first", "gradient_norm", "lr", "images_per_second"]
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [float(row["lr"]) for row in rows] == [0.005] + [0.01] * 5
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+# Stopped, killed, started over
+
+@pytest.mark.parametrize("part", STAGES)
+def test_a_run_stopped_after_every_step_ends_with_the_same_weights(whole, tmp_path, part):
+    for name in NEEDED if part == "unet" else ():
+        shutil.copy(whole / name, tmp_path)
+    for _ in range(sum(getattr(RECIPE, name).steps for name in STAGES[part])):
+        fit(tmp_path, part, minutes=0)
+    for name in STAGES[part]:
+        assert_identical(state(tmp_path, name), state(whole, name))
+
+
+def test_checkpoints_of_earlier_versions_are_gone_on_from(tmp_path):
+    """Their optimisers held the last step's learning rate, and no `initial_lr`."""
+    part = Part(steps=6, batch=16, lr=1e-2, warmup=4, cooldown=3)
+    linear_fit(tmp_path, part, name="whole").run()
+    linear_fit(tmp_path, part, name="old").run(minutes=0)
+    old = state(tmp_path, "old")
+    for group in old["optimiser"]["param_groups"]:
+        del group["initial_lr"]
+        group["lr"] = 1e-2 / 4
+    torch.save(old, tmp_path / "old.pt")
+    linear_fit(tmp_path, part, name="old").run()
+    assert_identical(state(tmp_path, "old"), state(tmp_path, "whole"))
+
+
+@pytest.mark.parametrize(("die_at", "left"), [("unsaved", -1), ("half", -1), ("written", -1),
+                                              ("replaced", 0)])
+def test_a_killed_run_leaves_a_whole_checkpoint_and_ends_with_the_same_weights(
+        tmp_path, die_at, left):
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["minisd.toyworld.training.loop"])
+    process = context.Process(target=tiny_training.run_toy, args=(tmp_path / "killed", die_at))
+    process.start()
+    process.join(600)
+    assert process.exitcode == 9
+    assert state(tmp_path / "killed", "toy")["step"] == tiny_training.DYING_STEP + left
+    for folder in ("killed", "whole"):
+        tiny_training.toy(tmp_path / folder).run()
+    assert_identical(state(tmp_path / "killed", "toy"), state(tmp_path / "whole", "toy"))
+
+
+def test_every_stage_of_clip_begins_with_the_average_of_the_one_before(whole, tmp_path):
+    still = Part(steps=1, batch=6, lr=0.0)
+    for before, stage in pairwise(clip.STAGES):
+        folder = tmp_path / stage
+        folder.mkdir()
+        for name in clip.STAGES[:clip.STAGES.index(stage)]:
+            shutil.copy(whole / f"{name}.pt", folder)
+        fit(folder, "clip", minutes=0, recipe=replace(RECIPE, **{stage: still}))
+        assert_identical(dict(state(folder, stage)["model"]),
+                         dict(state(whole, before)["average"]))
+
+
+# What is exported and started from
+
+@pytest.fixture
+def shipped(whole, tmp_path, monkeypatch) -> Path:
+    """Tiny weights in the place of those that ship, and `whole` as the run they came from."""
+    folder, target = tmp_path / "run", tmp_path / "shipped"
+    shutil.copytree(whole, folder)
+    train.tokenizer.save(folder / "tokenizer", tiny_training.merges(), train.captions.vocabulary())
+    checkpoint.write_config(folder, tiny_training.config())
+    train.export(folder, target)
+    for name, value in (("SHIPPED", target), ("TOYWORLD", tiny_training.config()),
+                        ("RECIPE", RECIPE)):
+        monkeypatch.setattr(train, name, value)
+    return target
+
+
+def test_what_is_exported_loads_paints_and_can_be_started_from(shipped, whole):
+    sd = minisd.load(shipped, device="cpu", dtype="float32")
+    assert sd.text_to_image("a red car", steps=5, seed=0)[0].size == (48, 48)
+    average = state(whole, "unet")["average"]
+    assert relative_error(joined(sd.unet.state_dict().values()),
+                          joined(average.values())) < 1e-3          # float16 on disk
+    image_tower = load_file(shipped / "image_tower.safetensors")
+    assert not any(name.startswith("text.") for name in image_tower)
+    for part in STAGES:
+        start = train.shipped(part)
+        assert start.keys() == state(whole, STAGES[part][0])["model"].keys()
+        assert {value.dtype for value in start.values()} == {torch.float32}
+
+
+def test_one_part_goes_on_from_the_shipped_ones_and_is_all_that_is_exported(shipped, tmp_path):
+    """Tokenizer, VAE and CLIP come from there, and stay there; so does the scale factor."""
+    before = {path.name: path.read_bytes() for path in shipped.rglob("*.*")}
+    folder = tmp_path / "further"
+    assert train.main(["unet", "--folder", str(folder), "--from-shipped"]) == 0
+    assert {path.stem for path in folder.glob("*.pt") if "latents" not in path.stem} == {"unet"}
+    start, after = train.shipped("unet"), state(folder, "unet")["model"]
+    assert 0 < relative_error(joined(after.values()), joined(start[name] for name in after)) < 0.05
+    assert checkpoint.read_config(folder) == tiny_training.config()
+    assert train.main(["export", "--folder", str(folder), "--target", str(shipped)]) == 0
+    changed = {name for name, content in before.items()
+               if next(shipped.rglob(name)).read_bytes() != content}
+    assert changed == {"unet.safetensors", "losses.json"}
+
+
+@pytest.mark.parametrize("part", ["vae", "clip"])
+def test_what_the_unet_rests_on_is_not_exported_without_it(whole, shipped, part, tmp_path):
+    folder = tmp_path / "part"
+    folder.mkdir()
+    shutil.copy(whole / f"{STAGES[part][0]}.pt", folder)
+    before = {path: path.read_bytes() for path in shipped.rglob("*.*")}
+    with pytest.raises(FileNotFoundError, match="holds no trained unet: run .*train unet"):
+        train.export(folder, shipped)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["export"], "holds nothing that was trained: name the folder"),
+    (["unet"], "holds no trained vae: run `python -m minisd.toyworld.train vae --folder"),
+    (["vae", "--minutes", "-1"], "--minutes counts for each stage and is 0 or more, got -1")])
+def test_mistakes_are_a_sentence_not_a_traceback(shipped, tmp_path, capsys, arguments, said):
+    shutil.copytree(shipped / "tokenizer", tmp_path / "new" / "tokenizer")
+    with pytest.raises(SystemExit) as error:
+        train.main([*arguments, "--folder", str(tmp_path / "new")])
+    assert error.value.code and said in f"{error.value} {capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["train", "training", "evaluate", "evaluation"])
+def test_the_documented_commands_answer(module):
+    done = subprocess.run([sys.executable, "-m", f"minisd.toyworld.{module}", "--help"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "python -m minisd.toyworld." in done.stdout
+
+
+# The VAE's part
+
+def test_random_crops_are_parts_of_scenes_and_now_and_then_whole_ones():
+    images = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
+    found = [vae.random_crops(images, 8, 8, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    scenes = data.to_tensor(images)
+    windows = scenes.unfold(2, 8, 1).unfold(3, 8, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    halves = torch.nn.functional.avg_pool2d(scenes, 2)
+    for i, crop in enumerate(found[0]):
+        candidates = halves if i % vae.WHOLE == 0 else windows
+        assert any(torch.allclose(crop, c, atol=1e-6) for c in candidates)
+
+
+def test_the_edge_error_by_hand():
+    a, b = torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+    assert vae.edge_error(a, b) == 1.0                      # 1 across, 0 down
+
+
+def test_an_anchor_holds_the_latents_and_noise_reaches_the_decoder_alone(whole, tmp_path):
+    """From trained weights both stages run; without an anchor there is nothing to hold to."""
+    start = state(whole, "decoder")["average"]
+    recipe = replace(RECIPE, anchor=1.0, latent_noise=0.5, mse_weight=2.0)
+    fit(tmp_path, "vae", start=start, recipe=recipe)
+    rows = list(csv.DictReader((tmp_path / "vae.csv").open()))
+    assert float(rows[0]["moved"]) == 0 < float(rows[-1]["moved"]) < 1
+    assert state(tmp_path, "decoder")["step"] == RECIPE.decoder.steps
+    with pytest.raises(ValueError, match="begin with some, --from-shipped"):
+        fit(tmp_path / "none", "vae", recipe=recipe)
+    net = VAE(tiny_training.config().vae)
+    losses = [vae.Stage("vae", net, tiny_training.config(), replace(RECIPE, latent_noise=level),
+                        tmp_path).loss(loop.generator(0, 0, 0)) for level in (0.0, 0.5)]
+    assert losses[0]["kl"] == losses[1]["kl"] and losses[0]["l1"] != losses[1]["l1"]
+
+
+# The latents
+
+def test_encoded_scenes_are_kept_for_these_weights_only(tmp_path, monkeypatch):
+    config = tiny_training.config().vae
+    net, other = VAE(config).eval().requires_grad_(False), VAE(config).eval()
+
+    def cached(net: VAE) -> Tensor:
+        return cache.posteriors(net, tmp_path, 5, size=24, seed=0)
+
+    monkeypatch.setattr(cache, "BATCH", 2)
+    first = cached(net)
+    expected = net.encode(data.to_tensor(data.pictures(range(5), size=24)).double())
+    assert first.shape == (5, 2, 5, 3, 3) and first.dtype == torch.float16
+    assert relative_error(first.double().unbind(1)[0], expected.mean) < 1e-3    # float16
+    assert relative_error(first.double().unbind(1)[1], expected.std) < 1e-3
+    assert not torch.equal(cached(other), first)
+    monkeypatch.setattr(cache, "encode", None)
+    other.load_state_dict(net.state_dict())
+    torch.nn.init.zeros_(other.decoder.conv_out.weight)
+    assert torch.equal(cached(other), first)                # another decoder changes nothing
+
+
+def test_the_measured_scale_gives_unit_variance():
+    g = torch.Generator().manual_seed(0)
+    mean = 3 * torch.randn(500, 4, 8, 8, generator=g) + torch.arange(4).view(4, 1, 1)
+    std = torch.rand(500, 4, 8, 8, generator=g) * 2
+    samples = mean + std * torch.randn(mean.shape, generator=g)
+    scale = cache.measure_scale(torch.stack([mean, std], 1))
+    assert (samples * scale).std().item() == pytest.approx(1, abs=0.01)
+    assert scale == round(scale, 5)
+
+
+def test_before_scenes_are_drawn_it_is_said_how_much_and_where(tmp_path, capsys):
+    found = cache.pictures(tmp_path, 3, size=16)
+    assert (found == data.pictures(range(3), size=16)).all()
+    assert f"drawing 3 scenes, 0 MB, into {tmp_path}" in capsys.readouterr().out
+    cache.pictures(tmp_path, 3, size=16)
+    assert capsys.readouterr().out == ""
+
+
+# The UNet's part
+
+def test_snr_weights_are_one_up_to_the_cap_and_fall_beyond():
+    snr = torch.tensor([0.1, 5.0, 10.0, 500.0])
+    assert unet.snr_weights(snr, cap=5.0).tolist() == pytest.approx([1.0, 1.0, 0.5, 0.01])
+    assert unet.snr_weights(snr, cap=None).tolist() == [1.0] * 4
+
+
+def test_half_of_the_timesteps_are_drawn_where_layouts_are_decided():
+    stage = SimpleNamespace(recipe=replace(RECIPE, early_share=0.5, early_from=600),
+                            alpha_bar=torch.zeros(1000))
+    t = unet.Stage.timesteps(stage, 40_000, torch.Generator().manual_seed(0))
+    assert t.dtype == torch.int64 and t.min() == 0 and t.max() == 999
+    counts = t.bincount(minlength=1000).double()
+    low, high = counts[:600].sum() / 40_000, counts[600:].sum() / 40_000
+    assert abs(low - 0.5 * 0.6) < 0.01 and abs(high - (0.5 + 0.5 * 0.4)) < 0.01
+    for flat in (counts[:600], counts[600:]):
+        assert flat.std() < 1.3 * flat.mean().sqrt()
+
+
+@pytest.mark.parametrize("loose", [0.0, 0.25])
+def test_some_captions_are_dropped_some_loose_and_the_others_belong_to_their_scenes(loose):
+    shown = crops.whole(range(40), 16) * 75
+    stage = SimpleNamespace(recipe=replace(RECIPE, caption_dropout=0.1, loose_captions=loose))
+    first, again = (unet.Stage.captions(stage, shown, torch.Generator().manual_seed(0))
+                    for _ in range(2))
+    assert first == again
+    assert abs(first.count("") / 3000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 3000)
+    wrong = sum(not {word for word in text.replace(",", "").split() if word in KINDS}
+                <= {thing.kind for thing in crop.scene.things}
+                for crop, text in zip(shown, first, strict=True))
+    assert wrong == 0 if not loose else 0.7 * 0.225 < wrong / 3000 < 0.225   # some fit by chance
+
+
+def test_a_close_up_holds_one_of_two_things_whole_and_speaks_of_it_alone():
+    """Most things fit; a few are a cell or less wider than the window, which then cuts them."""
+    found, cut = crops.close_ups(range(300), 16, seed=3), 0
+    scenes = [data.scene(i, seed=3) for i in range(300)]
+    assert [(crop.number, *crop.scene.things) for crop in found] == [
+        (i, thing) for i, scene in enumerate(scenes) if len(scene.things) == 2
+        for thing in scene.things]
+    for crop in found:
+        thing, full = crop.scene.things[0], scenes[crop.number]
+        assert (crop.side, crop.scene.relation) == (8, None)
+        assert (crop.scene.background, crop.scene.seed) == (full.background, full.seed)
+        missing = max(max(start - (middle - thing.size / 2) * 16,
+                          (middle + thing.size / 2) * 16 - start - 8)
+                      for start, middle in ((crop.top, thing.y), (crop.left, thing.x)))
+        assert missing <= 1 and 0 <= min(crop.top, crop.left) <= max(crop.top, crop.left) <= 8
+        cut += missing > 1e-9
+    assert cut < 0.1 * len(found)
+    assert len({(crop.top, crop.left) for crop in found}) > 30
+
+
+def test_a_close_up_shows_as_little_as_possible_of_the_other_thing():
+    left, right = (Thing("star", "red", x, 0.5, 0.3) for x in (0.2, 0.75))
+    rng = np.random.default_rng(0)
+    assert {crops._window(left, right, 16, rng)[1] for _ in range(50)} == {0}
+    assert {crops._window(right, left, 16, rng)[1] for _ in range(50)} == {7, 8}
+
+
+def test_a_crop_is_the_square_of_latents_that_it_names():
+    posteriors = torch.arange(2 * 2 * 3 * 6 * 6).reshape(2, 2, 3, 6, 6)
+    shown = [crops.Crop(1, data.scene(0), 2, 3, 3), crops.Crop(0, data.scene(0), 0, 1, 3)]
+    assert torch.equal(crops.cut(posteriors, shown), torch.stack(
+        [posteriors[1, :, :, 2:5, 3:6], posteriors[0, :, :, 0:3, 1:4]]))
+    assert torch.equal(crops.cut(posteriors, crops.whole(range(2), 6)), posteriors)
+
+
+def test_close_ups_come_before_whole_scenes_and_sheets_are_painted_by_the_average(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(unet, "SHEET_SCENES", 2)
+    monkeypatch.setattr(unet, "SHEET_STEPS", 5)
+    torch.set_default_dtype(torch.float32)          # as in a real training
+    try:
+        sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.words())
+        posteriors = torch.rand(10, 2, 5, 6, 6).half()
+        small, whole = (unet.Stage(name, sd, posteriors, RECIPE) for name in unet.STAGES)
+        assert {crop.side for crop in small.crops} == {3} and {c.side for c in whole.crops} == {6}
+        losses = [small.loss(loop.generator(0, 0, 0))["loss"]]
+        monkeypatch.setattr(loop, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+        losses.append(small.loss(loop.generator(0, 0, 0))["loss"])
+        torch.testing.assert_close(*losses, rtol=0.05, atol=0)      # bfloat16 has 8 bits
+        trained, average = sd.unet, loop.moving_average(sd.unet, 0.9).module
+        with torch.no_grad():
+            for p in trained.parameters():
+                p.fill_(float("nan"))       # the sheet must not use these
+        small.sheet(tmp_path / "sheet.png", average)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert (tmp_path / "sheet.png").stat().st_size > 0 and sd.unet is trained
