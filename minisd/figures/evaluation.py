@@ -1,81 +1,158 @@
-"""What an evaluation rests on: intervals of counted rates, and the Frechet distance of clouds."""
+"""What an evaluation says: counted rates with their intervals, and what guidance gives and costs.
+
+A rate is counted answers with their 95 % confidence interval, as toyworld's evaluation gives it:
+{"right": 9, "of": 10, "share": 0.9, "low": 0.596, "high": 0.982}.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
-from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank, entitle
-
-PANEL = 3.2                     # inches along each side of a cloud's panel
+from minisd.figures import style
+from minisd.figures.charts import MARKERS, STYLES, legend, shade
+from minisd.figures.style import COLOURS, INK, Figure, blank, entitle, house, percent
 
 Row = Mapping[str, Any]
 
 
-@rc_context(HOUSE)
+@house()
 def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
     """Counted shares with their 95 % intervals, one below another, each with its count.
 
-    rates: {"right", "of", "share", "low", "high"} by what was counted; a name that begins with a
-    space is a part of the one above it, which is then bold.
+    rates: by what was counted; a name that begins with a space is a part of the one above it,
+    which is then bold.
     """
-    figure = blank(10.5, 0.5 * len(rates) + 1.7)
+    figure = blank(0.5 * len(rates) + 0.9 + 0.3 * style.title_lines(title))
     axes = figure.subplots()
     for y, rate in enumerate(rates.values()):
-        axes.plot([rate["low"], rate["high"]], [y, y], color=COLOURS["text"], linewidth=5,
+        axes.plot([rate["low"], rate["high"]], [y, y], color=COLOURS["text"], linewidth=6,
                   alpha=0.45, solid_capstyle="butt")
         axes.plot([rate["share"]], [y], "o", color=COLOURS["text"])
-        axes.text(1.02, y, f"{rate['right']:,} of {rate['of']:,}", va="center", fontsize=12,
+        axes.text(1.02, y, f"{rate['right']:,} of {rate['of']:,}", va="center",
                   transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(rates)), list(rates))
-    parts = any(name.startswith(" ") for name in rates)
-    for label, name in zip(axes.get_yticklabels(), rates, strict=True):
-        label.set_fontweight("bold" if parts and not name.startswith(" ") else "normal")
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(len(rates) - 0.5, -0.5)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-    axes.set_xlabel("right, in % of prompts, with the 95 % interval")
+    axes.set_yticks(range(len(rates)), [style.printable(name) for name in rates])
+    if any(name.startswith(" ") for name in rates):
+        for label, name in zip(axes.get_yticklabels(), rates, strict=True):
+            if not name.startswith(" "):
+                style.embolden(label)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(rates) - 0.5, -0.5),
+             xlabel="right, in % of prompts, with the 95 % interval")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.grid(axis="y", visible=False)
     entitle(figure, title)
     return figure
 
 
-@rc_context(HOUSE)
-def cloud_pairs(pairs: Mapping[str, tuple[Tensor, Tensor]], title: str) -> Figure:
-    """Two clouds of points (n, 2) in each panel, on the same axes; the first is the reference."""
-    figure = blank(PANEL * len(pairs) + 0.4, PANEL + 1.2)
-    cells = figure.subplots(1, len(pairs), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, (label, clouds) in zip(cells, pairs.items(), strict=True):
-        for cloud, kind, marker in zip(clouds, ("noise", "picture"), "ox", strict=True):
-            x, y = cloud.detach().float().cpu().unbind(-1)
-            axes.scatter(x, y, s=16, color=COLOURS[kind], marker=marker, alpha=0.6,
-                         linewidths=0 if marker == "o" else 1,
-                         label="reference" if kind == "noise" else "compared")
-        axes.set(aspect="equal")
-        axes.set_title(label, loc="center", fontsize=13, fontweight="normal")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5, integer=True))
-    figure.legend(*cells[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    entitle(figure, title)
-    return figure
+@house()
+def adherence_bars(rows: Sequence[Row]) -> Figure:
+    """How often each attribute of a prompt comes out right.
 
-
-@rc_context(HOUSE)
-def floor_curve(counts: Sequence[int], distances: Sequence[float], title: str) -> Figure:
-    """The Frechet distance of two samples of the same distribution, over their size."""
-    figure = blank(8.8, 4.2)
+    rows: {"group": what the prompts are, "rates": {attribute: rate}}, the attributes alike.
+    """
+    attributes = list(rows[0]["rates"])
+    figure = blank(5.5)
     axes = figure.subplots()
-    axes.plot(counts, distances, "o-", color=COLOURS["picture"])
-    for count, distance in zip(counts, distances, strict=True):
-        axes.annotate(f"{distance:.3g}", (count, distance), xytext=(4, 8), fontsize=12,
-                      textcoords="offset points")
-    axes.axhline(0, color=INK, linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks(counts, [f"{count:,}" for count in counts])
-    axes.set_xticks([], minor=True)
-    axes.set_ylim(0, 1.12 * max(distances))
-    axes.set(xlabel="pictures in each sample (log scale)", ylabel="Fréchet distance")
-    entitle(figure, title)
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        rates = [row["rates"][name] for name in attributes]
+        x = np.arange(len(attributes)) + (i - (len(rows) - 1) / 2) * width
+        shares = [rate["share"] for rate in rates]
+        bars = axes.bar(x, shares, 0.92 * width, yerr=_reach(rates), capsize=4, ecolor=INK,
+                        label=f"{row['group']} (n = {rates[-1]['of']:,})", color=COLOURS["text"],
+                        alpha=1 if i == 0 else style.PALE, hatch="" if i == 0 else "//")
+        axes.bar_label(bars, [f"{100 * share:.1f}" for share in shares], padding=3,
+                       fontsize=style.SMALL)
+    axes.set_xticks(np.arange(len(attributes)), attributes)
+    axes.set_xlabel("what has to be right")
+    axes.grid(axis="x", visible=False)
+    _as_adherence(axes)
+    legend(figure, [axes])
+    entitle(figure, "Everything is right for " + ", ".join(
+        f"{100 * row['rates'][attributes[-1]]['share']:.1f} % ({row['group']})" for row in rows))
     return figure
+
+
+@house()
+def stages(rows: Sequence[Row]) -> Figure:
+    """Adherence of earlier stages of training, in the order of training.
+
+    rows: {"name", "seen": rate, "held_out": rate}.
+    """
+    figure = blank(4.8)
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    for i, (key, label) in enumerate((("seen", "pairs seen in training"),
+                                      ("held_out", "pairs held out"))):
+        _rates(axes, places, [row[key] for row in rows], label, i, COLOURS["text"])
+    axes.set_xticks(places, [style.wrapped(str(row["name"]), 8 / len(rows), style.HEAD)
+                             for row in rows])
+    axes.set_xlabel("stage of training")
+    _as_adherence(axes)
+    legend(figure, [axes])
+    ends = [[percent(rows[i][key]["share"]) for i in (0, -1)] for key in ("seen", "held_out")]
+    entitle(figure, f"Adherence goes from {ends[0][0]} to {ends[0][1]} for pairs seen in training, "
+                    f"from {ends[1][0]} to {ends[1][1]} for pairs held out")
+    return figure
+
+
+@house()
+def guidance_curve(rows: Sequence[Row], others: Mapping[str, Sequence[Row]] | None = None, *,
+                   name: str = "ddim") -> Figure:
+    """What guidance gives and what it costs, as on the model card of Stable Diffusion v1.
+
+    rows: {"guidance", "all": rate, "frechet"}, by rising guidance, of the sampler `name`; others:
+    those of other samplers, drawn beside the first, of which the title speaks.
+    """
+    figure = blank(6)
+    parts = figure.subplot_mosaic([["adherence", "trade"], ["distance", "trade"]])
+    adherence, distance, trade = (parts[part] for part in ("adherence", "distance", "trade"))
+    for i, (sampler, own) in enumerate({name: rows, **(others or {})}.items()):
+        scales, distances = ([row[key] for row in own] for key in ("guidance", "frechet"))
+        rates, colour = [row["all"] for row in own], shade(i, ("text", "time"))
+        _rates(adherence, scales, rates, sampler, i, colour)
+        distance.plot(scales, distances, MARKERS[i] + STYLES[i], color=colour)
+        trade.errorbar(distances, [rate["share"] for rate in rates], yerr=_reach(rates),
+                       fmt=MARKERS[i] + STYLES[i], capsize=4, color=colour, elinewidth=1.5)
+    best = max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
+    closest = min(rows, key=lambda row: row["frechet"])
+    for row in rows:
+        rising = row["guidance"] < best["guidance"]     # labels stand outside of the curve
+        trade.annotate(f"{row['guidance']:g}", (row["frechet"], row["all"]["share"]),
+                       xytext=(-7, 3) if rising else (7, 7), textcoords="offset points",
+                       ha="right" if rising else "left")
+    distance.set(xlabel="guidance scale (no unit)", ylabel="Fréchet distance\n(judge's features)")
+    distance.sharex(adherence)
+    adherence.tick_params(labelbottom=False)
+    trade.margins(x=0.1)
+    trade.set(xlabel="Fréchet distance to drawn scenes (left is better)",
+              title="each point a guidance scale")
+    for axes in (adherence, trade):
+        _as_adherence(axes)
+    legend(figure, [adherence])
+    entitle(figure, f"Guidance {best['guidance']:g} follows the prompt best "
+                    f"({percent(best['all']['share'])}); at {closest['guidance']:g} the pictures "
+                    f"are closest to drawn ones")
+    return figure
+
+
+def _rates(axes: Axes, x: Sequence[float] | np.ndarray, rates: Sequence[Row], label: str, i: int,
+           colour: str) -> None:
+    """Rates as a line with their intervals; all lines but the first have hollow markers."""
+    axes.errorbar(x, [rate["share"] for rate in rates], yerr=_reach(rates), capsize=4,
+                  fmt=MARKERS[i] + STYLES[i], color=colour, elinewidth=1.5, label=label,
+                  markerfacecolor="white" if i else colour)
+
+
+def _reach(rates: Sequence[Row]) -> np.ndarray:
+    """How far each interval reaches below and above its share, (2, n)."""
+    below = [max(0.0, rate["share"] - rate["low"]) for rate in rates]
+    above = [max(0.0, rate["high"] - rate["share"]) for rate in rates]
+    return np.array([below, above])
+
+
+def _as_adherence(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.set_ylabel("right, in % of prompts")

@@ -1,207 +1,194 @@
-"""The three networks and what passes between them: real tensors, parameters, layers.
+"""The networks drawn: the UNet block by block, the autoencoder stage by stage.
 
-A part has the colour of what it works on: words, noise, latents.
+A block has the colour of what it works on: ResBlocks on noisy latents, transformers read the text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from PIL import Image
-from torch import Tensor
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
-from minisd.figures.style import COLOURS, HOUSE, INK, SIGNED, Figure, blank, entitle, percent
-from minisd.observe.summary import HALVES, Summary
+from minisd.config import UNetConfig, VAEConfig
+from minisd.figures import style
+from minisd.figures.style import COLOURS, INK, SMALL, Figure, blank, entitle, house
 
-SHOWS = {"text_encoder": "text", "unet": "noise", "encoder": "latent", "decoder": "latent"}
-PALE_PART = "encoder"           # told apart from the decoder, whose colour it has
-STRETCH = 3.0                   # standard deviations at either end of that scale
-STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
-SHARE_SHOWN = 0.075             # a part with less of the parameters has no room for its number
+RES, TEXT = COLOURS["noise"], COLOURS["text"]
+ROW, HIGH, BROAD, LIFT = 2.1, 0.9, 0.86, 0.2        # of the drawing of the U, in columns
+MANY = 22                       # blocks, from which letters must be smaller
 
 
-# What passes by
+# The U
 
 @dataclass(frozen=True)
-class Station:
-    """One thing on the way from prompt to picture."""
+class Box:
+    """One block of the UNet at its place in the drawing."""
 
-    name: str
-    kind: str                   # "text", "latent", "noise", "picture" or "time": its colour
-    value: Tensor | Image.Image | str
-    note: str = ""              # below; the shape, where this is a tensor and the note is empty
+    kind: str                   # "conv", "layer", "down" or "up"
+    level: int                  # 0 is the largest grid
+    height: int                 # of what comes out, in latent cells
+    width: int
+    channels: int               # that come out
+    channels_in: int            # that go in, the skip's included
+    attention: bool = False     # whether a spatial transformer follows the ResBlock
+    skip: int = -1              # the number of the skip that is put aside or taken up; -1: none
+    side: str = "down"          # "down", "mid" or "up"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
 
 
-@rc_context(HOUSE)
-def stations(rows: Mapping[str, Sequence[Station]], title: str, *, side: float = 2.4) -> Figure:
-    """Real values at each station, numbered in the order in which they are made.
+def plan(config: UNetConfig, latent_size: tuple[int, int]) -> list[Box]:
+    """Every block in the order in which it runs, with the sizes that go through it."""
+    sizes = [latent_size]
+    for _ in config.channels[1:]:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    first, last = config.channels[0], len(config.channels) - 1
+    boxes = [Box("conv", 0, *sizes[0], first, config.latent_channels, skip=0)]
+    for level, (width, attention) in enumerate(zip(config.channels, config.attention,
+                                                   strict=True)):
+        if level:
+            boxes.append(Box("down", level, *sizes[level], boxes[-1].channels, boxes[-1].channels,
+                             skip=len(boxes)))
+        for _ in range(config.layers_per_block):
+            boxes.append(Box("layer", level, *sizes[level], width, boxes[-1].channels, attention,
+                             skip=len(boxes)))
+    stack = list(boxes)
+    width = config.channels[last]
+    boxes += [Box("layer", last, *sizes[last], width, width, attention, side="mid")
+              for attention in (True, False)]
+    for level in range(last, -1, -1):
+        for _ in range(config.layers_per_block + 1):
+            taken = stack.pop()
+            boxes.append(Box("layer", level, *sizes[level], config.channels[level],
+                             boxes[-1].channels + taken.channels, config.attention[level],
+                             skip=taken.skip, side="up"))
+        if level:
+            width = config.channels[level]
+            boxes.append(Box("up", level - 1, *sizes[level - 1], width, width, side="up"))
+    boxes.append(Box("conv", 0, *sizes[0], config.latent_channels, first, side="up"))
+    return boxes
 
-    A tensor (1, n) of ids is a strip of numbers, (1, n, d) a map, (1, c, h, w) its c channels;
-    maps are white at 0, red above, blue below. rows: by what the row shows.
+
+@house()
+def unet_map(config: UNetConfig, latent_size: tuple[int, int]) -> Figure:
+    """The U with all its blocks and skips, for latents of (h, w) cells.
+
+    The number in a box says how many channels leave it; below a box of the upsampling path, how
+    many go in. A row is one size of the grid; where the prompt is read, it says so.
     """
-    columns = max(map(len, rows.values()))
-    figure = blank(side * columns + 0.4, (side + 0.65) * len(rows) + 0.5)
-    cells, number = figure.subplots(len(rows), columns, squeeze=False), 0
-    for line, (label, row) in zip(cells, rows.items(), strict=True):
-        for cell, station in zip(line, row, strict=False):
-            number += 1
-            _station(cell, number, station)
-        for cell in line[len(row):]:
-            cell.axis("off")
-        line[0].set_ylabel(label, fontweight="bold", fontsize=13)
-    entitle(figure, title)
+    boxes = plan(config, latent_size)
+    levels, skips = len(config.channels), sum(box.skip >= 0 and box.side == "down"
+                                              for box in boxes)
+    figure = blank(1.05 * levels + 1.6)
+    axes, label = figure.subplots(), -0.16 * len(boxes)
+    axes.set(xlim=(label - 0.2, len(boxes) + 0.2), ylim=(-ROW * (levels - 1) - 1.0, 1.3))
+    axes.axis("off")
+    for level in range(levels):
+        own = [box for box in boxes if box.level == level]
+        axes.text(label, -ROW * level, f"{own[0].height} x {own[0].width} cells\n" + (
+            "read the prompt" if any(box.attention for box in own) else "no attention"),
+            va="center", fontsize=SMALL, linespacing=1.3,
+            color=TEXT if any(box.attention for box in own) else INK)
+    letters = 8.5 if len(boxes) > MANY else 12.0
+    for i, box in enumerate(boxes):
+        _box(axes, i, box, letters)
+        if i:
+            _step(axes, i, boxes[i - 1], box)
+    starts = {box.skip: i for i, box in enumerate(boxes) if box.side == "down"}
+    for i, box in enumerate(boxes):
+        if box.side == "up" and box.skip >= 0:
+            _skip(axes, starts[box.skip], i, box.level, boxes)
+    figure.legend(handles=[
+        Patch(facecolor=RES, label="ResBlock, with the timestep"),
+        Patch(facecolor=TEXT, label="spatial transformer, with the prompt"),
+        Patch(facecolor="white", edgecolor=INK, label="convolution, halving, doubling"),
+        Line2D([], [], color=COLOURS["latent"], label="skip")],
+        loc="outside lower center", ncols=4, fontsize=SMALL)
+    smallest = min(boxes, key=lambda box: box.height * box.width)
+    entitle(figure, f"{skips} skips lead across the U; at the bottom "
+                    f"{smallest.height * smallest.width} cells of {smallest.channels:,} numbers "
+                    f"stand for {latent_size[0] * latent_size[1]:,} of {config.latent_channels}")
     return figure
 
 
-def _station(axes: Axes, number: int, station: Station) -> None:
-    value, note = station.value, station.note
-    axes.set(xticks=[], yticks=[], box_aspect=1)
-    axes.grid(False)
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(COLOURS[station.kind])
-    axes.spines[:].set_linewidth(2.5)
-    axes.set_title(f"{number}  {station.name}", fontsize=13, color=COLOURS[station.kind])
-    if isinstance(value, Tensor):
-        note = note or " x ".join(map(str, value.shape))
-        _values(axes, value.detach().float().cpu().numpy())
-    elif isinstance(value, Image.Image):
-        axes.imshow(np.asarray(value.convert("RGB")), interpolation="lanczos")
+def _box(axes: Axes, x: int, box: Box, letters: float) -> None:
+    y = -ROW * box.level
+    left, low = x - BROAD / 2, y - HIGH / 2
+    layer = box.kind == "layer"
+    axes.add_patch(Rectangle((left, low), BROAD, HIGH, facecolor=RES if layer else "white",
+                             edgecolor="none" if layer else INK))
+    if box.attention:
+        axes.add_patch(Rectangle((left, low), BROAD, 0.34 * HIGH, facecolor=TEXT,
+                                 edgecolor="none"))
+    words = {"conv": "{}", "layer": "{}", "down": "½\n{}", "up": "×2\n{}"}[box.kind]
+    axes.text(x, y + (0.15 * HIGH if box.attention else 0), words.format(box.channels),
+              ha="center", va="center", fontsize=letters, color="white" if layer else INK,
+              linespacing=1.0)
+    if box.side == "up" and layer:
+        axes.text(x, low - 0.07, str(box.channels_in), ha="center", va="top",
+                  fontsize=letters - 1)
+
+
+def _step(axes: Axes, x: int, before: Box, box: Box) -> None:
+    """From one block to the next: along the row, or from row to row."""
+    start, end = (x - 1 + BROAD / 2, -ROW * before.level), (x - BROAD / 2, -ROW * box.level)
+    if box.level > before.level:
+        corner = (x - 1, end[1])
+        start = (x - 1, start[1] - HIGH / 2)
     else:
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.text(0.5, 0.5, value, ha="center", va="center", fontsize=12.5, linespacing=1.5)
-    axes.set_xlabel(note, fontsize=12)
+        corner = (x, start[1])
+        end = end if box.level == before.level else (x, end[1] - HIGH / 2)
+    axes.plot(*zip(start, corner, end, strict=True), color=INK, linewidth=1.4, zorder=0)
 
 
-def _values(axes: Axes, value: np.ndarray) -> None:
-    """A batch of one: ids, vectors or channels."""
-    if value.ndim == 2:
-        _strip(axes, value[0])
-        return
-    shown = value[0] if value.ndim == 3 else mosaic(value[0])
-    top = STRETCH * float(np.nanstd(shown)) or 1.0
-    axes.imshow(shown, cmap=SIGNED, vmin=-top, vmax=top, interpolation="nearest", aspect="auto")
+def _skip(axes: Axes, a: int, b: int, level: int, boxes: Sequence[Box]) -> None:
+    """A bracket over the row; the outer ones are higher, so none crosses another."""
+    inside = sum(box.side == "down" and box.level == level for box in boxes[a:b])
+    top = -ROW * level + HIGH / 2 + LIFT * inside
+    axes.plot([a, a, b], [-ROW * level + HIGH / 2, top, top], color=COLOURS["latent"],
+              linewidth=1.3, zorder=0)
+    axes.add_patch(FancyArrowPatch((b, top + 0.005), (b, -ROW * level + HIGH / 2),
+                                   arrowstyle="-|>", mutation_scale=9, color=COLOURS["latent"],
+                                   linewidth=1.3, shrinkA=0, shrinkB=0))
 
 
-def _strip(axes: Axes, ids: np.ndarray) -> None:
-    """The first ids as digits in rows, as many as can be read."""
-    wide, shown = STRIP[1], ids[:STRIP[0] * STRIP[1]]
-    digits = len(str(int(ids.max())))
-    rows = [" ".join(f"{int(i):>{digits}}" for i in shown[at:at + wide])
-            for at in range(0, len(shown), wide)]
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.text(0.5, 0.5, "\n".join([*rows, f"... {len(ids)} in all"]), ha="center", va="center",
-              fontsize=10, family="monospace", linespacing=1.45)
+# The autoencoder
 
+@house()
+def vae_map(config: VAEConfig, image_size: int) -> Figure:
+    """Every size that a picture has on its way to latents and back, as bars.
 
-def mosaic(channels: np.ndarray) -> np.ndarray:
-    """(c, h, w) -> its channels in a near-square grid, one blank line (NaN) between them."""
-    count, high, wide = channels.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    sheet = np.full((rows * (high + 1) - 1, columns * (wide + 1) - 1), np.nan)
-    for i, channel in enumerate(channels):
-        y, x = i // columns * (high + 1), i % columns * (wide + 1)
-        sheet[y:y + high, x:x + wide] = channel
-    return sheet
-
-
-# What the networks are made of
-
-@rc_context(HOUSE)
-def parameter_bars(models: Mapping[str, Summary]) -> Figure:
-    """How each model's parameters are shared out between its parts, one bar for a model."""
-    figure = blank(11, 1.1 * len(models) + 2.1)
-    axes = figure.subplots()
-    for y, content in enumerate(models.values()):
-        left = 0.0
-        for name, count in _apart(content).items():
-            share = count / content.parameters
-            axes.barh(y, share, left=left, height=0.62, edgecolor="white", **_look(name),
-                      label=name if y == 0 else None)
-            if share >= SHARE_SHOWN:
-                axes.text(left + share / 2, y, _short(count).replace(" ", "\n"), ha="center",
-                          va="center", fontsize=11.5, fontweight="bold",
-                          color=INK if name == PALE_PART else "white")
-            left += share
-    axes.set_yticks(range(len(models)), [f"{name}\n{_short(content.parameters)}"
-                                         for name, content in models.items()], fontweight="bold")
-    axes.set(xlim=(0, 1), xlabel="share of the parameters")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=4)
-    entitle(figure, "The UNet holds " + " and ".join(
-        f"{percent(content.parts['unet'].parameters / content.parameters)} of {name}"
-        for name, content in models.items()))
+    A bar is as high as the grid, on a logarithmic scale, and as wide as it has channels.
+    """
+    sides = [image_size >> level for level in range(len(config.channels))]
+    way = [("picture", image_size, config.image_channels, "picture"),
+           *(("", side, width, "noise") for side, width in zip(sides, config.channels,
+                                                               strict=True)),
+           ("mean, std", sides[-1], 2 * config.latent_channels, "latent"),
+           ("latents", sides[-1], config.latent_channels, "latent"),
+           *(("", side, width, "noise") for side, width in zip(sides[::-1], config.channels[::-1],
+                                                               strict=True)),
+           ("picture", image_size, config.image_channels, "picture")]
+    figure = blank(3.9)
+    axes, x, most = figure.subplots(), 0.0, max(config.channels)
+    for name, side, channels, kind in way:
+        wide, high = 0.12 + 0.5 * channels / most, np.log2(2 * side)
+        axes.add_patch(Rectangle((x, -high / 2), wide, high, facecolor=COLOURS[kind],
+                                 alpha=style.PALE if kind == "noise" else 1, edgecolor="none"))
+        axes.text(x + wide / 2, high / 2 + 0.4, name, ha="center", fontsize=SMALL,
+                  color=COLOURS[kind])
+        axes.text(x + wide / 2, -high / 2 - 0.4, f"{channels} x\n{side} x {side}", ha="center",
+                  va="top", fontsize=10)
+        x += wide + 0.62
+    top = np.log2(2 * image_size) / 2
+    axes.set(xlim=(-0.4, x), ylim=(-top - 2.4, top + 1.6))
+    axes.axis("off")
+    before = config.image_channels * image_size ** 2
+    after = config.latent_channels * sides[-1] ** 2
+    entitle(figure, f"{before:,} numbers of a picture become {after:,} latents, "
+                    f"{before / after:g} times fewer")
     return figure
-
-
-@rc_context(HOUSE)
-def array_sizes(content: Summary) -> Figure:
-    """Every single array of a model as a bar, in the order of the model; the largest is named."""
-    figure = blank(11, 4.2)
-    axes = figure.subplots()
-    sizes = [array.parameters for array in content.arrays]
-    names = [_part(content, array.name) for array in content.arrays]
-    for part in dict.fromkeys(names):
-        at = [i for i, name in enumerate(names) if name == part]
-        axes.bar(at, [sizes[i] for i in at], width=1.0, label=f"{part} ({len(at):,} arrays)",
-                 **_look(part))
-    largest = content.arrays[int(np.argmax(sizes))]
-    axes.set(yscale="log", ylim=(1, 6 * max(sizes)), xlim=(-1, len(sizes)),
-             xlabel="arrays, in the order of the model", ylabel="parameters (log scale)")
-    figure.legend(loc="outside lower center", ncols=4, fontsize=11)
-    rest = len(sizes) - sum(np.cumsum(sorted(sizes, reverse=True)) < 0.5 * sum(sizes)) - 1
-    entitle(figure, f"The largest of {len(sizes):,} arrays is {largest.name} with "
-                    f"{largest.parameters:,}; the {rest:,} smallest together hold less than half")
-    return figure
-
-
-@rc_context(HOUSE)
-def layer_counts(content: Summary) -> Figure:
-    """How many layers of each type each part has."""
-    parts = [name for name in content.parts if name in _apart(content)]
-    kinds = list(content.layers)
-    figure = blank(11, 0.36 * len(kinds) + 1.6)
-    axes = figure.subplots()
-    left = np.zeros(len(kinds))
-    for name in parts:
-        counts = np.array([content.parts[name].layers.get(kind, 0) for kind in kinds])
-        axes.barh(kinds, counts, left=left, label=name, edgecolor="white", **_look(name))
-        left += counts
-    for y, total in enumerate(left):
-        axes.text(total, y, f" {total:.0f}", va="center", fontsize=11.5)
-    axes.invert_yaxis()
-    axes.set(xlabel="layers", xlim=(0, 1.08 * left.max()))
-    axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right")
-    most = kinds[int(left.argmax())]
-    entitle(figure, f"{most} is the most frequent of {len(kinds)} kinds of layer: "
-                    f"{left.max():.0f} of them")
-    return figure
-
-
-def _look(part: str) -> dict[str, Any]:
-    """The colour of a part; the VAE's encoder is a paler decoder."""
-    return {"color": COLOURS[SHOWS.get(part, "time")], "alpha": 0.55 if part == PALE_PART else 1}
-
-
-def _apart(content: Summary) -> dict[str, int]:
-    """Parameters of the parts that are not split further."""
-    split = {part.inside for part in content.parts.values()}
-    return {name: part.parameters for name, part in content.parts.items() if name not in split}
-
-
-def _part(content: Summary, array: str) -> str:
-    """The part that an array belongs to, by its name; the VAE's half by the second word of it."""
-    first, second, *_ = f"{array}.".split(".")
-    if first != "vae":
-        return first
-    return HALVES.get(second, second)
-
-
-def _short(count: int) -> str:
-    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"

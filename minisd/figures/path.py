@@ -1,10 +1,9 @@
 """The map of the whole path, from a prompt to a picture, that opens every notebook."""
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from minisd.figures.style import COLOURS, HOUSE, INK, Figure, blank
+from minisd.figures.style import COLOURS, INK, Figure, blank, house
 
 # Station: centre (x, y), the kind of thing whose colour it has, and whether it is a network.
 STATIONS: dict[str, tuple[float, float, str, bool]] = {
@@ -28,7 +27,7 @@ WAYS = [("prompt", "tokens"), ("tokens", "text encoder"), ("text encoder", "cont
 WIDE, HIGH, GAP = 1.3, 0.62, 0.06
 
 
-@rc_context(HOUSE)
+@house()
 def path_map(*here: str) -> Figure:
     """The path with the stations named in `here` lit; networks are boxes with square corners.
 
@@ -37,7 +36,7 @@ def path_map(*here: str) -> Figure:
     unknown = [name for name in here if name not in STATIONS]
     if unknown:
         raise ValueError(f"no station {unknown[0]!r} on the map: expected {', '.join(STATIONS)}")
-    figure = blank(12.5, 2.6)
+    figure = blank(2.4)
     axes = figure.subplots()
     axes.set(xlim=(-0.2, 13.3), ylim=(-0.35, 2.5), aspect="equal")
     axes.axis("off")
@@ -56,8 +55,8 @@ def _station(axes: Axes, name: str, *, lit: bool) -> None:
         (x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, linewidth=2.2 if network else 1.4,
         boxstyle="square,pad=0" if network else "round,pad=0,rounding_size=0.25",
         facecolor=colour if lit else "white", edgecolor=colour))
-    axes.text(x, y, name.replace(" ", "\n"), ha="center", va="center", fontsize=12,
-              color="white" if lit else INK, fontweight="bold" if lit else "normal")
+    axes.text(x, y, name.replace(" ", "\n"), ha="center", va="center", fontsize=11.5,
+              color="white" if lit else INK)
 
 
 def _way(axes: Axes, a: str, b: str) -> None:

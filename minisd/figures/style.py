@@ -1,17 +1,32 @@
-"""How every figure looks: colours, letters, titles; and how one is shown and saved.
+"""How every figure and widget looks: colours, letters, titles; how a figure is shown and saved.
 
 One colour for one kind of thing (`COLOURS`), here, in the README and in the widgets. Figures are
-plain `Figure` objects and never pyplot's, so drawing one in a callback or in the middle of a
-training touches nothing global. A title states the finding, computed from the numbers shown.
+plain `Figure` objects and never pyplot's, so that drawing one in a callback or in the middle of a
+training leaves nothing behind. A title states the finding, computed from the numbers shown.
+
+    with figures.house():
+        figure = figures.blank(5)
+        figure.subplots().plot(x, y)
+        figures.entitle(figure, "What it shows")
 """
 
 import io
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
-from PIL import Image
+from cycler import cycler
+from matplotlib import font_manager, rc_context
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, LogFormatter, StrMethodFormatter
+from PIL import Image, ImageFont
 
 from minisd.observe.files import written_whole
 from minisd.observe.pictures import few_colours
@@ -19,28 +34,83 @@ from minisd.observe.pictures import few_colours
 # At least 3:1 on white, and told apart in every kind of colour blindness; a test computes both.
 COLOURS = {"text": "#0356DC", "latent": "#9B4899", "noise": "#484848", "picture": "#0BA669",
            "time": "#D05B13"}
-
+INK, PAPER, FAINT, ERROR = "#1A1A1A", "#FFFFFF", "#D8D8D8", "#B3261E"
+PALE = 0.35                     # the opacity of what lies behind
 SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # of maps: with 0 in the middle, from 0 upwards
-INK, PALE = "#1A1A1A", 0.35     # of words and axes; the opacity of what lies behind
+
+WIDE, HIGHEST = 11.0, 30.0      # inches: the width of a page, and no figure is higher
 DPI = 100
-LETTERS_PER_INCH = 7.2          # of a bold title; a caption has room for twice as many
+TITLE, HEAD, SMALL = 18, 13, 11.5           # points: letters of a figure's title, a panel's, notes
+LONGEST = 400                   # letters of a title; a label has far fewer
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+def _typeface() -> list[str]:
+    """Aileron (Sora Sagano, CC0), which Pillow carries, and DejaVu for the letters it lacks."""
+    letters = getattr(ImageFont.load_default(TITLE), "font_bytes", b"")
+    if not letters:             # a Pillow without FreeType
+        return ["DejaVu Sans"]
+    file = Path(matplotlib.get_cachedir()) / "minisd-aileron.ttf"
+    if not file.is_file() or file.read_bytes() != letters:
+        with written_whole(file) as part:
+            part.write_bytes(letters)
+    font_manager.fontManager.addfont(file)
+    return ["Aileron", "DejaVu Sans"]
+
+
+TYPEFACE = _typeface()
+EM = 0.47 if "Aileron" in TYPEFACE else 0.6  # of a letter's size, its mean width
+KNOWN = frozenset(font_manager.get_font(DEJAVU).get_charmap())      # letters that can be drawn
+
 HOUSE: dict[Any, Any] = {
-    "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "figure.titlesize": 16, "figure.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "lines.linewidth": 2.5, "lines.markersize": 8, "text.color": INK, "axes.labelcolor": INK,
-    "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False}
+    "font.family": TYPEFACE, "font.size": 13, "text.parse_math": False, "text.color": INK,
+    "axes.titlesize": HEAD, "axes.titlelocation": "left", "axes.titlepad": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8A8A8A",
+    "axes.labelcolor": INK, "axes.axisbelow": True, "axes.grid": True, "grid.color": FAINT,
+    "grid.linewidth": 0.8, "lines.linewidth": 2.5, "lines.markersize": 7, "xtick.color": INK,
+    "ytick.color": INK, "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0,
+    "ytick.minor.size": 0, "legend.frameon": False, "legend.fontsize": 12,
+    "axes.prop_cycle": cycler(color=[*COLOURS.values(), INK])}
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """What is drawn inside has this style; other threads wait, for matplotlib's is global."""
+    with _ONE_AT_A_TIME, rc_context(HOUSE):
+        yield
 
 
 class Figure(matplotlib.figure.Figure):
     """A figure that Jupyter shows as it is, without pyplot and its backends."""
 
-    def _repr_png_(self) -> bytes:
-        """In few colours, so that a notebook full of pictures stays small."""
-        drawn, file = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png")
-        few_colours(Image.open(drawn)).save(file, "PNG", optimize=True)
-        return file.getvalue()
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw; whatever stands in a label is shown as text, and logarithmic axes in digits."""
+        with house():
+            for axis in [axis for axes in self.findobj(Axes) for axis in (axes.xaxis, axes.yaxis)]:
+                for level in (axis.major, axis.minor):
+                    if isinstance(level.formatter, LogFormatter):
+                        level.formatter = StrMethodFormatter("{x:g}" if level is axis.major else "")
+                        level.formatter.set_axis(axis)
+                    elif isinstance(level.formatter, FixedFormatter):
+                        level.formatter.seq = [printable(text) for text in level.formatter.seq]
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+                text.set_text(printable(text.get_text(), LONGEST))
+            super().draw(renderer)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        """In few colours, so that a notebook full of pictures stays small; the title as alt."""
+        file = io.BytesIO()
+        few_colours(as_picture(self)).save(file, "PNG", optimize=True)
+        return file.getvalue(), {"alt": " ".join(self.get_suptitle().split())}
+
+
+def as_picture(figure: matplotlib.figure.Figure) -> Image.Image:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    return Image.open(drawn).convert("RGB")
 
 
 def save(figure: matplotlib.figure.Figure, path: Path) -> None:
@@ -51,19 +121,43 @@ def save(figure: matplotlib.figure.Figure, path: Path) -> None:
         figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
 
 
-def blank(width: float, height: float) -> Figure:
+def blank(height: float, width: float = WIDE) -> Figure:
     """An empty figure, in inches."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return Figure(figsize=(width, min(height, HIGHEST)), dpi=DPI, layout="constrained")
 
 
 def entitle(figure: Figure, title: str) -> None:
     """A title over the whole figure, in as many lines as its width asks for."""
-    figure.suptitle(wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
+    heading = figure.suptitle(wrapped(title, figure.get_figwidth() - 0.2, TITLE), x=0.008,
+                              ha="left", fontsize=TITLE)
+    embolden(heading)
 
 
-def wrapped(text: str, inches: float) -> str:
-    """The text in even lines of at most that width; its own line breaks stay."""
-    return "\n".join(_even(line, int(inches * LETTERS_PER_INCH)) for line in text.split("\n"))
+def embolden(text: Text) -> None:
+    """The typeface has no bold letters: a thin line around these makes them stronger."""
+    text.set_path_effects([Stroke(linewidth=0.038 * float(text.get_fontsize()), foreground=INK), Normal()])
+
+
+def title_lines(title: str, width: float = WIDE) -> int:
+    return 1 + wrapped(title, width - 0.2, TITLE).count("\n")
+
+
+# Text
+
+def printable(text: object, most: int = 80) -> str:
+    """Whatever a user wrote, as letters that can be drawn, cut off after so many.
+
+    A box stands for what the typeface lacks: control characters, halves of a character, signs.
+    """
+    shown = str(text)
+    shown = shown if len(shown) <= most else f"{shown[:most - 1].rstrip()}…"
+    return "".join(x if ord(x) in KNOWN or x == "\n" else "□" for x in shown)
+
+
+def wrapped(text: str, inches: float, points: float, most: int = LONGEST) -> str:
+    """A printable text in even lines of at most that width; its own line breaks stay."""
+    letters = max(1, int(72 * inches / (EM * points)))
+    return "\n".join(_even(line, letters) for line in printable(text, most).split("\n"))
 
 
 def _even(line: str, letters: int) -> str:
@@ -74,5 +168,18 @@ def _even(line: str, letters: int) -> str:
     return textwrap.fill(line, letters)
 
 
+def typeface(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """For drawing with Pillow: the figures' typeface, or DejaVu where the text needs it."""
+    return ImageFont.load_default(size) if text.isascii() else ImageFont.truetype(DEJAVU, size)
+
+
 def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    """In whole percent; with a digit behind the point where it would be lost otherwise."""
+    return f"{100 * share:.0f} %" if abs(share) >= 0.0995 or not share else f"{100 * share:.1f} %"
+
+
+def bare(axes: Axes) -> None:
+    """Without axes, ticks and lines: for pictures and maps."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,218 @@
+"""Lines, bars, points and matrices: the charts that a few lines of a cell describe.
+
+Colours follow the order of `COLOURS`, or `kinds` names them; what differs in colour differs in
+marker or hatching too. A chart may have several panels side by side: a mapping of mappings.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from torch import Tensor
+
+from minisd.figures import style
+from minisd.figures.pixels import array
+from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, entitle, house
+
+Line = tuple[Sequence[float], Sequence[float]]      # x and y
+MARKERS, STYLES, HATCHES = "osD^vP", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "\\\\")
+FEW = 30                        # points that have markers
+NEAR, ROOM = 100, 1.25          # spans below this have plain ticks; ticks may be so far outside
+ACROSS = 3                      # panels in a row
+LABEL = 60                      # letters of a bar's or a row's label
+UPRIGHT = 2                     # letters of a column's label that need not be slanted
+
+
+def shade(i: int, kinds: Sequence[str] = ()) -> str:
+    """The colour of the i-th of several."""
+    order = [*(COLOURS.get(kind, INK) for kind in kinds), *COLOURS.values(), INK]
+    return order[i] if i < len(order) else order[i % len(order)]
+
+
+@house()
+def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: str, *,
+          xlabel: str = "", ylabel: str = "", kinds: Sequence[str] = (), log: str = "",
+          height: float = 3.6) -> Figure:
+    """Curves by name, (x, y) each; several panels where the values are such mappings again.
+
+    log: "x", "y" or "xy". kinds: what the curves show, for their colours.
+    """
+    panels: Any = series if isinstance(next(iter(series.values())), Mapping) else {"": series}
+    figure, cells = panelled(len(panels), title, height)
+    names: dict[str, int] = {}
+    for axes, (head, curves) in zip(cells, panels.items(), strict=True):
+        for name, (x, y) in curves.items():
+            i = names.setdefault(name, len(names))
+            x, y = np.asarray(x, float), np.asarray(y, float)
+            axes.plot(x, y, STYLES[i % len(STYLES)], color=shade(i, kinds),
+                      label=style.printable(name),
+                      marker=MARKERS[i % len(MARKERS)] if len(x) <= FEW else "")
+        axes.set(title=style.wrapped(head, WIDE / min(len(panels), ACROSS) - 1, style.HEAD),
+                 xlabel=xlabel, xscale="log" if "x" in log else "linear",
+                 yscale="log" if "y" in log else "linear")
+        for letter, axis, part in (("x", axes.xaxis, 0), ("y", axes.yaxis, 1)):
+            if letter in log:
+                written_out(axis, np.concatenate([np.asarray(c[part]) for c in curves.values()]))
+    for axes in cells[::ACROSS]:
+        axes.set_ylabel(ylabel)
+    legend(figure, cells)
+    return figure
+
+
+@house()
+def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title: str, *,
+         xlabel: str = "", kinds: Sequence[str] = (), stacked: bool = False,
+         digits: int | None = None, panels: bool = False) -> Figure:
+    """Horizontal bars by name, with their values; groups of them where the values are mappings.
+
+    stacked: the groups' bars end to end, in few groups. panels: each group by itself, on its own
+    scale. digits: behind the point; three significant ones in all where it is None.
+    """
+    several = isinstance(next(iter(values.values())), Mapping)
+    groups: Any = values if several else {"": values}
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    thick = 0.8 if stacked or panels else 0.8 / len(groups)
+    high = max(0.42, 0.0 if stacked or panels else 0.3 * len(groups)) * len(names) + 1.1
+    figure = blank(high + 0.3 * style.title_lines(title))
+    cells = list(figure.subplots(1, len(groups) if panels else 1, squeeze=False, sharey=True)[0])
+    left, places = np.zeros(len(names)), np.arange(len(names))
+    for i, (label, group) in enumerate(groups.items()):
+        axes = cells[i if panels else 0]
+        sizes = np.array([float(group.get(name, 0.0)) for name in names])
+        at = places + (0 if stacked or panels else (i - (len(groups) - 1) / 2) * thick)
+        drawn = axes.barh(at, sizes, 0.92 * thick, left=left if stacked else 0, edgecolor="white",
+                          color=shade(i, kinds or ("text",)), label=style.printable(label),
+                          hatch=HATCHES[i % len(HATCHES)] if several and not (panels or stacked)
+                          else "")
+        texts = [f"{v:.{digits}f}" if digits is not None else f"{v:,.3g}" for v in sizes]
+        left += sizes * stacked
+        if not stacked:
+            axes.bar_label(drawn, texts, padding=5, fontsize=SMALL)
+        axes.set_xlabel(style.printable(label if panels else xlabel))
+    for axes in cells:
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.1)
+        axes.axvline(0, color=INK, linewidth=1)
+    cells[0].set_yticks(places, [style.printable(name, LABEL) for name in names])
+    cells[0].invert_yaxis()
+    if several and not panels:
+        legend(figure, cells)
+    entitle(figure, title)
+    return figure
+
+
+@house()
+def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Sequence[str] = (),
+           paths: Mapping[str, Tensor] | None = None, height: float = 3.8) -> Figure:
+    """Clouds (n, 2) by name in each panel, all on the same axes.
+
+    paths: by panel, (steps, n, 2): the ways of points, behind the clouds.
+    """
+    figure, cells = panelled(len(panels), title, height, share=True)
+    names: dict[str, int] = {}
+    for axes, (head, clouds) in zip(cells, panels.items(), strict=True):
+        if paths and head in paths:
+            axes.plot(*array(paths[head]).transpose(2, 0, 1), color=COLOURS["time"], linewidth=1,
+                      alpha=0.6, zorder=1)
+        for name, cloud in clouds.items():
+            i = names.setdefault(name, len(names))
+            x, y = array(cloud).T
+            axes.scatter(x, y, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
+                         color=shade(i, kinds or ("picture", "noise", "text")), linewidths=0,
+                         label=style.printable(name))
+        axes.set(aspect="equal",
+                 title=style.wrapped(head, WIDE / min(len(panels), ACROSS) - 0.8, style.HEAD))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, integer=True))
+    legend(figure, cells)
+    return figure
+
+
+@house()
+def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, *,
+           digits: int | None = None, signed: bool = False, ceiling: float | None = None,
+           xlabel: str = "", ylabel: str = "", side: float = 0.6) -> Figure:
+    """A matrix (n, m) with its labels, at most `side` inches a cell; NaN is left white.
+
+    digits: write each value with so many. signed: white at 0, red above, blue below. ceiling: the
+    value with the strongest colour, by default the largest.
+    """
+    found = array(values)
+    if found.shape != (len(rows), len(columns)):
+        raise ValueError(f"a matrix {found.shape} takes as many labels, got {len(rows)} and "
+                         f"{len(columns)}")
+    rows, columns = ([style.printable(name, LABEL) for name in names] for names in (rows, columns))
+    letter = style.EM * SMALL / 72
+    beside = letter * max(map(len, rows)) + (0.6 if digits is not None else 1.3)
+    side = min(side, (WIDE - beside) / len(columns))
+    slanted = max(map(len, columns)) > UPRIGHT
+    above = 0.75 * letter * max(map(len, columns)) if slanted else 0.2
+    wide = max(7.0, beside + side * len(columns) + 0.4)
+    figure = blank(side * len(rows) + above + 0.8 + 0.3 * style.title_lines(title, wide), wide)
+    axes = figure.subplots()
+    top = ceiling or float(np.nanmax(np.abs(found))) or 1.0
+    shown = axes.imshow(found, cmap=style.SIGNED if signed else style.MAGNITUDE, vmax=top,
+                        vmin=-top if signed else 0, interpolation="nearest")
+    style.bare(axes)
+    axes.set_yticks(range(len(rows)), rows, fontsize=SMALL)
+    axes.set_xticks(range(len(columns)), columns, fontsize=SMALL, rotation=45 * slanted,
+                    ha="left" if slanted else "center")
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set(ylabel=ylabel, xlabel=xlabel, anchor="NW")     # else the layout cuts labels off
+    figure.set_layout_engine("compressed")
+    if digits is None:
+        figure.colorbar(shown, ax=axes, shrink=0.7).outline.set_visible(False)
+    else:
+        _numbers(axes, found, digits, shown)
+    entitle(figure, title)
+    return figure
+
+
+def _numbers(axes: Axes, found: np.ndarray, digits: int, shown: AxesImage) -> None:
+    """Each value in its cell, in the ink that can be read on it."""
+    for (row, column), value in np.ndenumerate(found):
+        if np.isfinite(value):
+            light = np.dot(shown.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
+            axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=10.5,
+                      color=INK if light > 0.5 else "white")
+
+
+# What they share
+
+def panelled(count: int, title: str, height: float, *, share: bool = False
+             ) -> tuple[Figure, list[Axes]]:
+    """A titled figure with so many panels, three in a row; the rest of the last row is empty."""
+    across = min(count, ACROSS)
+    rows = -(-count // across)
+    figure = blank(height * rows + 0.3 * style.title_lines(title) + 0.3)
+    cells = figure.subplots(rows, across, squeeze=False, sharex=share, sharey=share).ravel()
+    for axes in cells[count:]:
+        axes.axis("off")
+    entitle(figure, title)
+    return figure, list(cells[:count])
+
+
+def legend(figure: Figure, cells: Sequence[Axes]) -> None:
+    """One for all panels, below them, unless there is nothing to tell apart."""
+    handles = {label: handle for axes in cells
+               for handle, label in zip(*axes.get_legend_handles_labels(), strict=True) if label}
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center",
+                      ncols=min(len(handles), max(1, 80 // max(map(len, handles)))))
+
+
+def written_out(axis: Axis, values: np.ndarray) -> None:
+    """Ticks of a logarithmic axis at powers of ten, over short spans times 2 and 5 too."""
+    found = values[np.isfinite(values) & (values > 0)]
+    low, high = (float(found.min()), float(found.max())) if len(found) else (1.0, 10.0)
+    times = (1, 2, 5) if high < NEAR * low else (1,)
+    nice = [m * 10.0 ** e for e in range(-12, 13) for m in times]
+    axis.set_ticks([value for value in nice if low / ROOM <= value <= high * ROOM])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_ticks([], minor=True)
+    axis.grid(True, alpha=2 * style.PALE)

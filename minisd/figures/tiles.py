@@ -1,0 +1,199 @@
+"""Sheets of pictures, maps and words in rows and columns, each as large as the page allows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+
+from minisd.figures import style
+from minisd.figures.pixels import array, mosaic
+from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, house, wrapped
+
+LARGEST = 3.2                   # inches of one picture, where the page would allow more
+STRETCH = 3.0                   # standard deviations at either end of a station's colours
+STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
+LABEL = 40                      # letters of a row's label
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One place of a sheet."""
+
+    value: Tensor | Image.Image | str | None    # None: empty
+    label: str = ""             # above
+    note: str = ""              # below
+    kind: str = ""              # "text", "latent", "noise", "picture" or "time": its frame's colour
+    mark: tuple[int, int] | None = None         # row and column of a cell that is framed
+
+
+Cells = Sequence[Tile]
+
+
+def picture_grid(images: Sequence[Sequence[Image.Image | None]], row_labels: Sequence[str],
+                 column_labels: Sequence[str], title: str, *, side: float = LARGEST) -> Figure:
+    """Rows of pictures of at most `side` inches, with labels at the left and on top."""
+    rows, columns = len(images), max(len(row) for row in images)
+    if len(row_labels) != rows or len(column_labels) not in (0, columns):
+        raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
+                         f"{len(row_labels)} and {len(column_labels)}")
+    heads = column_labels or [""] * columns
+    return tiles([(name, [Tile(image, head if r == 0 else "") for image, head in
+                          zip(row, heads, strict=False)])
+                  for r, (name, row) in enumerate(zip(row_labels, images, strict=True))],
+                 title, side=side)
+
+
+def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str, *,
+                 columns: int = 8) -> Figure:
+    """Pictures in rows, with their captions below."""
+    all_of_them = [Tile(image, note=caption) for image, caption in
+                   zip(images, captions, strict=True)]
+    return tiles([("", all_of_them[i:i + columns]) for i in range(0, len(images), columns)], title)
+
+
+def maps(rows: Mapping[str, Sequence[Tensor | Image.Image | Tile | None]], columns: Sequence[str],
+         title: str, *, signed: bool = False, scale: str = "each", unit: str = "",
+         side: float = LARGEST) -> Figure:
+    """Maps (h, w), or channels (c, h, w), and pictures in labelled rows and columns.
+
+    signed: white at 0, red above, blue below; else from 0 upwards. scale: "each" map its own, with
+    the largest value below it; "row" or "all" share one, with a bar of colours for the unit.
+    Raises ValueError for rows that are longer than the labels, or another scale.
+    """
+    if scale not in ("each", "row", "all") or any(len(row) > len(columns) for row in rows.values()):
+        raise ValueError(f"expected scale 'each', 'row' or 'all' and at most {len(columns)} maps "
+                         f"in a row, got {scale!r} and {[len(row) for row in rows.values()]}")
+    cells = [(name, [cell if isinstance(cell, Tile) else Tile(cell) for cell in row])
+             for name, row in rows.items()]
+    cells = [(name, [Tile(cell.value, cell.label or (columns[c] if r == 0 else ""), cell.note,
+                          cell.kind, cell.mark) for c, cell in enumerate(row)])
+             for r, (name, row) in enumerate(cells)]
+    return tiles(cells, title, signed=signed, scale=scale, unit=unit, side=side)
+
+
+def stations(rows: Mapping[str, Cells], title: str) -> Figure:
+    """Real values on the way from prompt to picture, numbered in the order they are made.
+
+    A tensor (1, n) of ids is a strip of numbers, (1, n, d) a map, (1, c, h, w) its c channels;
+    maps are white at 0, red above, blue below. rows: by what the row shows.
+    """
+    number, numbered = 0, []
+    for name, row in rows.items():
+        numbered.append((name, [Tile(tile.value, f"{number + i}  {tile.label}", tile.note or _shape(
+            tile.value), tile.kind) for i, tile in enumerate(row, start=1)]))
+        number += len(row)
+    return tiles(numbered, title, signed=True, scale="spread")
+
+
+@house()
+def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, signed: bool = False,
+          scale: str = "each", unit: str = "", side: float = LARGEST) -> Figure:
+    """The sheet under all of these; each tile is as large as the page's width allows."""
+    count = max(len(row) for _, row in rows)
+    names = ["\n".join(wrapped(name, 1.6, style.HEAD, LABEL).split("\n")[:4]) for name, _ in rows]
+    letter = style.EM * style.HEAD / 72
+    beside = letter * max(len(line) for name in names for line in name.split("\n"))
+    bar = 1.0 if scale in ("row", "all") else 0.0
+    room = WIDE - beside - bar - 0.4
+    side = min(side, room / count)
+    lines = [[1 + max(wrapped(getattr(tile, part), side, points).count("\n")
+                      if getattr(tile, part) else -1 for tile in row)
+              for part, points in (("label", SMALL), ("note", SMALL))] for _, row in rows]
+    if scale == "each":
+        lines = [[above, max(below, any(_is_map(tile) for tile in row))]
+                 for (above, below), (_, row) in zip(lines, rows, strict=True)]
+    heights = [side + 0.21 * (above + below) + 0.12 for above, below in lines]
+    width = max(beside + bar + 0.4 + side * count, min(7.0, 1.5 * letter * len(title)))
+    figure = blank(sum(heights) + 0.29 * style.title_lines(title, width) + 0.15, width)
+    cells = figure.subplots(len(rows), count, squeeze=False, height_ratios=heights)
+    every = [tile for _, row in rows for tile in row]
+    for r, (line, (_, row), name) in enumerate(zip(cells, rows, names, strict=True), start=1):
+        share = {"row": list(row), "all": every}.get(scale, [])
+        drawn = None
+        for axes, tile in zip(line, [*row, *[None] * (count - len(row))], strict=True):
+            style.bare(axes)
+            if tile is not None:
+                drawn = _draw(axes, tile, side, signed, scale, share) or drawn
+        style.embolden(line[0].set_ylabel(name, rotation=0, ha="right", va="center"))
+        if bar and drawn is not None and (scale == "row" or r == len(rows)):
+            beside_it = line if scale == "row" else cells
+            figure.colorbar(drawn, ax=list(beside_it.flat), label=style.printable(unit), shrink=0.8,
+                            aspect=14 * len(beside_it) if scale == "all" else 14,
+                            format="{x:.3g}").outline.set(visible=False)
+    style.entitle(figure, title)
+    return figure
+
+
+def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared: Cells
+          ) -> AxesImage | None:
+    """One tile; returns what a bar of colours belongs to."""
+    value, note, image = tile.value, tile.note, None
+    axes.set_title(wrapped(tile.label, side, SMALL), loc="center", fontsize=SMALL, pad=4)
+    if isinstance(value, Image.Image):
+        axes.imshow(np.asarray(value.convert("RGB")), interpolation="lanczos")
+    elif isinstance(value, Tensor) and not _is_map(tile):
+        _words(axes, _strip(array(value)[0]), family="DejaVu Sans Mono", size=SMALL - 1.5)
+    elif isinstance(value, Tensor):
+        values = _flat(value)
+        limit = max((float(np.nanmax(np.abs(_flat(other.value)))) for other in shared or [tile]
+                     if isinstance(other.value, Tensor) and _is_map(other)), default=1.0) or 1.0
+        note = note or (f"at most {_short(limit, signed)}" if scale == "each" else "")
+        limit = STRETCH * float(np.nanstd(values)) or 1.0 if scale == "spread" else limit
+        image = axes.imshow(values, cmap=style.SIGNED if signed else style.MAGNITUDE, vmax=limit,
+                            vmin=-limit if signed else 0, interpolation="nearest",
+                            aspect="auto" if scale == "spread" else "equal")
+        if tile.mark is not None:
+            axes.add_patch(Rectangle((tile.mark[1] - 0.5, tile.mark[0] - 0.5), 1, 1, fill=False,
+                                     edgecolor=INK, linewidth=2))
+    elif value is not None:
+        _words(axes, wrapped(value, side - 0.2, SMALL + 1))
+    if tile.kind:
+        axes.set(box_aspect=1)
+        axes.spines[:].set(visible=True, color=COLOURS[tile.kind], linewidth=2.5)
+        axes.title.set_color(COLOURS[tile.kind])
+    axes.set_xlabel(wrapped(note, side, SMALL), fontsize=SMALL, labelpad=3)
+    return image
+
+
+def _words(axes: Axes, text: str, *, family: str | None = None, size: float = SMALL + 1) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=size, family=family,
+              linespacing=1.45)
+
+
+def _is_map(tile: Tile) -> bool:
+    """Numbers, but for a strip of ids."""
+    value = tile.value
+    return isinstance(value, Tensor) and (value.is_floating_point() or len(value) > 1)
+
+
+def _flat(value: Tensor | Image.Image | str | None) -> np.ndarray:
+    """A map: channels side by side, without the batch."""
+    assert isinstance(value, Tensor)
+    values = array(value)
+    if values.ndim == 4 or (values.ndim == 3 and len(values) == 1):
+        values = values[0]
+    return mosaic(values) if values.ndim == 3 else values
+
+
+def _shape(value: Tensor | Image.Image | str | None) -> str:
+    return " x ".join(map(str, value.shape)) if isinstance(value, Tensor) else ""
+
+
+def _strip(ids: np.ndarray) -> str:
+    """The first ids as digits in rows, as many as can be read."""
+    wide, shown = STRIP[1], ids[:STRIP[0] * STRIP[1]]
+    digits = len(str(int(ids.max())))
+    rows = [" ".join(f"{int(i):>{digits}}" for i in shown[at:at + wide])
+            for at in range(0, len(shown), wide)]
+    return "\n".join([*rows, f"... {len(ids)} in all"])
+
+
+def _short(limit: float, signed: bool) -> str:
+    """Shares of attention in style.percent, other sizes in three digits."""
+    return f"{limit:.3g}" if signed or limit > 1 else style.percent(limit)
