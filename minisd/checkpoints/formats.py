@@ -153,7 +153,7 @@ KNOWN_NAMES = re.compile(
     r"torch\.(\w+Storage|storage\.(Untyped|Typed)Storage|Size|device|Tensor|b?float\w*|u?int\d+"
     r"|bool|_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter"
     r"|nn\.modules\.container\.ParameterDict|serialization\._get_layout)"
-    r"|collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode"
+    r"|collections\.(OrderedDict|defaultdict|Counter)|(__builtin__|builtins)\.set|_codecs\.encode"
     r"|numpy\.(_?core\.multiarray\.scalar|dtype|dtypes\.\w+DType)"
     r"|pytorch_lightning\.callbacks\.model_checkpoint\.ModelCheckpoint")
 STORAGES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16,
@@ -188,10 +188,12 @@ class Pickle(pickle._Unpickler):
                           f"it was executed. Use a .safetensors file from a source you trust")
         return Name(wanted)
 
-    def persistent_load(self, pid: tuple[Any, ...]) -> tuple[zipfile.ZipInfo, torch.dtype]:
-        """("storage", its type, the record's name, a device, how many numbers)."""
+    def persistent_load(self, pid: tuple[Any, ...]) -> Any:
+        """("storage", its type, the record's name, a device, how many numbers) -> record, dtype."""
         _, kind, key, _, count = pid
-        dtype = STORAGES[kind.text.rpartition(".")[2].removesuffix("Storage")]
+        dtype = STORAGES.get(kind.text.rpartition(".")[2].removesuffix("Storage"))
+        if dtype is None:
+            return kind
         if self.records[key].file_size != count * dtype.itemsize:
             raise ValueError(f"record {shown(key)} does not hold {count:,} numbers of {dtype}")
         return self.records[key], dtype

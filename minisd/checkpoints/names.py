@@ -229,13 +229,13 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
     return theirs
 
 
-def _recognised(names: Iterable[str], part: str) -> tuple[str, tuple[str, ...]]:
+def _recognised(names: dict[str, str], part: str) -> tuple[str, tuple[str, ...]]:
     """The layout, and the parts that are there. Raises Refused saying what it is instead."""
     for pattern, what in STRANGERS:
         stranger = next((name for name in names if re.search(pattern, name)), None)
         if stranger is not None:
-            raise Refused(f"this is {what} (it holds {shown(stranger)}); expected Stable Diffusion "
-                          f"v1")
+            raise Refused(f"this is {what} (it holds {shown(names[stranger])}); expected Stable "
+                          f"Diffusion v1")
     found = [(layout, held) for layout, held, pattern in MARKS
              if any(map(re.compile(pattern).match, names))]
     if found:

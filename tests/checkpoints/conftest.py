@@ -1,0 +1,41 @@
+"""What these tests share: one small model of v1's topology, and a weights/ of their own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import v1_files
+from torch import Tensor
+
+from minisd.checkpoints import places, registry, vocabulary
+from minisd.checkpoints.places import SHIPPED
+from minisd.pipeline import StableDiffusion
+
+
+@pytest.fixture(scope="session")
+def v1sd() -> StableDiffusion:
+    """v1's topology in small, in float16's numbers, so that half-precision files hold the same."""
+    return v1_files.small().half().float()
+
+
+@pytest.fixture(scope="session")
+def tensors(v1sd) -> dict[str, Tensor]:
+    """The same under CompVis's names. Not to be changed."""
+    return v1_files.compvis(v1sd)
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch) -> Path:
+    """A weights/ of our own, with toyworld in it and nothing else."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "toyworld").symlink_to(SHIPPED, target_is_directory=True)
+    for module in (places, registry, vocabulary):
+        monkeypatch.setattr(module, "WEIGHTS", folder)
+    monkeypatch.delenv("MINISD_MODEL", raising=False)
+    return folder
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(map(torch.equal, found.values(),
+                                                       expected.values()))

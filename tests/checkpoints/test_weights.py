@@ -1,0 +1,193 @@
+"""Weights into networks and out: strict, whole or not at all, and named by a fingerprint."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import v1_files
+from safetensors.torch import load_file, save_file
+from torch import nn
+from v1_files import SMALL, TEXT, UNET, VAE
+
+import minisd
+from minisd.checkpoints import weights
+from minisd.clip import CLIPTextTransformer
+from minisd.observe import files
+from minisd.pipeline import StableDiffusion
+
+PREFIXES = {"text_encoder": TEXT, "unet": UNET, "vae": VAE}
+
+
+@pytest.fixture
+def net(tiny) -> CLIPTextTransformer:
+    torch.manual_seed(1)
+    return CLIPTextTransformer(tiny.text)
+
+
+@pytest.fixture
+def other(tiny) -> CLIPTextTransformer:
+    torch.manual_seed(2)
+    return CLIPTextTransformer(tiny.text)
+
+
+@pytest.fixture
+def path(net, tmp_path) -> Path:
+    weights.save(net, tmp_path / "net.safetensors", dtype=torch.float32)
+    return tmp_path / "net.safetensors"
+
+
+def assert_untouched(net: nn.Module, load) -> str:
+    """load must raise ValueError and change nothing; its message."""
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        load()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    return str(error.value)
+
+
+# There and back
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_come_back_in_the_networks_dtype(net, other, tmp_path, dtype):
+    weights.save(net, tmp_path / "half.safetensors")
+    assert {x.dtype for x in load_file(tmp_path / "half.safetensors").values()} == {torch.float16}
+    weights.load_into(other.to(dtype), tmp_path / "half.safetensors")
+    for name, value in net.state_dict().items():
+        loaded = other.state_dict()[name]
+        assert loaded.dtype == dtype and torch.equal(loaded, value.half().to(dtype))
+    assert all(p.requires_grad for p in other.parameters())
+
+
+def test_a_network_of_any_kind_by_its_own_names(tmp_path):
+    net, other = (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)) for _ in range(2))
+    weights.save(net, tmp_path / "x.safetensors", dtype=torch.float32)
+    weights.load_into(other, tmp_path / "x.safetensors")
+    assert torch.equal(other[1].weight, net[1].weight)
+    with pytest.raises(ValueError, match="does not fit Linear, .* 2 missing: bias, weight; 4 unex"):
+        weights.load_into(nn.Linear(2, 3), tmp_path / "x.safetensors")
+
+
+def test_one_network_of_any_file(v1sd, tensors, tmp_path):
+    whole, vae = tmp_path / "model.safetensors", tmp_path / "vae.ckpt"
+    save_file(tensors, whole)
+    # As the improved decoders of 2022 were published: alone, its training's leftovers beside it.
+    alone = {name.removeprefix(VAE): value for name, value in tensors.items()
+             if name.startswith(VAE)} | {"loss.logvar": torch.zeros(()),
+                                         "model_ema.decay": torch.zeros(())}
+    torch.save({"state_dict": alone}, vae)
+    folder = v1_files.diffusers_folder(v1sd, tmp_path / "folder", old=True)
+    for path in (whole, vae, folder, folder / "vae" / "diffusion_pytorch_model.safetensors"):
+        other = v1_files.small(1)
+        weights.load_into(other.vae, path)
+        assert all(map(torch.equal, other.vae.parameters(), v1sd.vae.parameters())), path
+        assert not torch.equal(other.unet.conv_in.weight, v1sd.unet.conv_in.weight)
+
+
+# Strictness
+
+def test_one_error_lists_all_differences_and_nothing_is_loaded(other, path):
+    tensors = load_file(path)
+    del tensors["final_norm.bias"], tensors["layers.1.mlp.fc2.weight"]
+    tensors["surplus\x1b[2J"] = torch.zeros(3)
+    tensors["position_embedding.weight"] = torch.zeros(14, 21)
+    tensors["layers.0.norm1.weight"] = torch.zeros(21, 1)
+    save_file(tensors, path)
+    text = assert_untouched(other, lambda: weights.load_into(other, path))
+    assert text.startswith(f"{path}: it does not fit CLIPTextTransformer, nothing was loaded: ")
+    assert "2 missing: final_norm.bias, layers.1.mlp.fc2.weight;" in text
+    assert r"1 unexpected: surplus\x1b[2J;" in text
+    assert "2 of another shape: " in text
+    assert "position_embedding.weight (14, 21) instead of (13, 21)" in text
+    assert "layers.0.norm1.weight (21, 1) instead of (21,)" in text
+
+
+def test_long_lists_of_differences_are_cut(other, path):
+    save_file({f"surplus.{i}": torch.zeros(1) for i in range(9)}, path)
+    text = assert_untouched(other, lambda: weights.load_into(other, path))
+    assert "surplus.4 ..." in text and "surplus.5" not in text and "9 unexpected" in text
+
+
+@pytest.mark.parametrize("part", PREFIXES)
+def test_a_fault_in_the_last_tensor_leaves_a_network_as_it_was(tensors, tmp_path, part):
+    network, prefix = v1_files.small(1).get_submodule(part), PREFIXES[part]
+    last = [name for name in tensors if name.startswith(prefix) and not name.endswith("_ids")][-1]
+    spoilt = tensors[last].clone()
+    spoilt.view(-1)[-1] = float("nan")
+    save_file(tensors | {last: spoilt}, tmp_path / "x.safetensors")
+    text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "x.safetensors"))
+    assert text.endswith("contains NaN or infinity, nothing was loaded: the file is damaged, or its "
+                         "training or merging failed; take another")
+    foreign = {"text_encoder": UNET, "unet": TEXT, "vae": TEXT}[part]
+    save_file({name: value for name, value in tensors.items() if name.startswith(foreign)},
+              tmp_path / "y.safetensors")
+    text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "y.safetensors"))
+    assert re.search("and no (text encoder|UNet|VAE): expected", text)
+
+
+def test_a_model_without_memory_cannot_be_filled(tensors, tmp_path):
+    save_file(tensors, tmp_path / "x.safetensors")
+    with torch.device("meta"):
+        sd = StableDiffusion(SMALL)
+    with pytest.raises(ValueError, match="lies on the meta device and cannot hold values"):
+        weights.load_into(sd, tmp_path / "x.safetensors")
+
+
+# Writing
+
+def test_a_failed_save_leaves_the_old_file(other, path, monkeypatch):
+    old = path.read_bytes()
+
+    def fails_halfway(tensors, target) -> None:
+        Path(target).write_bytes(old[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(weights, "save_file", fails_halfway)
+    with pytest.raises(OSError, match="no space"):
+        weights.save(other, path)
+    assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
+
+
+def test_a_save_makes_folders_and_a_file_like_any_other(net, tmp_path):
+    """Others may read it as they may read any file; the library would keep it to its writer."""
+    weights.save(net, tmp_path / "a" / "b" / "net.safetensors")
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["net.safetensors"]
+    (tmp_path / "plain").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "a/b/net.safetensors")]
+    assert modes[0] == modes[1] and weights.written_whole is files.written_whole
+
+
+# Whose they are
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_loaded_in(net, tmp_path, tiny):
+    weights.save(net, tmp_path / "net.safetensors")             # float16, as shipped
+    names = set()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        loaded = CLIPTextTransformer(tiny.text).to(dtype)
+        weights.load_into(loaded, tmp_path / "net.safetensors")
+        names.add(weights.fingerprint(loaded))
+    assert len(names) == 1 and re.fullmatch("[0-9a-f]{12}", names.pop())
+
+
+def test_the_fingerprint_sees_a_change_of_any_tensor(net, other):
+    seen = {weights.fingerprint(net), weights.fingerprint(other)}
+    for name, p in net.named_parameters():
+        with torch.no_grad():
+            p.add_(0.01 * torch.randn_like(p) + 0.01)
+        seen.add(weights.fingerprint(net))
+        assert p.dtype == torch.float32, name
+    assert len(seen) == 2 + len(list(net.parameters()))
+
+
+def test_the_fingerprint_sees_names_and_shapes():
+    square, tall, renamed = nn.Linear(4, 4, bias=False), nn.Linear(2, 8, bias=False), nn.Module()
+    with torch.no_grad():
+        tall.weight.copy_(square.weight.reshape(8, 2))
+    renamed.kernel = square.weight
+    assert len({weights.fingerprint(x) for x in (square, tall, renamed)}) == 3
+
+
+def test_the_identity_of_a_model():
+    sd = minisd.load("toyworld", device="cpu", dtype="bfloat16")
+    assert weights.identity(sd) == {"model": "toyworld", "weights": "toyworld", "dtype": "bfloat16",
+                                    "fingerprint": weights.fingerprint(sd)}
