@@ -78,7 +78,7 @@ class StableDiffusion(nn.Module):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents (b, c, h, w) -> b pictures of 8h x 8w; FloatingPointError where not finite."""
         z = latents.to(self.device, torch.float32) / self.config.vae.scale_factor
-        pixels = z[0, 0].numel() * self.config.vae.downscale ** 2
+        pixels = z.shape[-2:].numel() * self.config.vae.downscale ** 2
         pictures = []
         for part in z.to(self.dtype).split(max(1, DECODED_AT_ONCE // pixels)):
             decoded = self.vae.decode(part).float()
@@ -149,7 +149,7 @@ class StableDiffusion(nn.Module):
             warn(f"{run.steps} steps of {run.sampler} begin at t = {sampler.timesteps[0]:g}, where "
                  f"the picture should no longer be pure noise: take at least 5 steps, and a number "
                  f"that divides {len(self.schedule)}")
-        if run.image is not None and not isinstance(run.image, Tensor):
+        if not (isinstance(run.image, Tensor | None) and isinstance(run.mask, Tensor | None)):
             run = import_module("minisd.observe.reading").read(run, self.config)
         sides = [run.height, run.width] if run.image is None else run.image.shape[-2:]
         factor = self.config.vae.downscale
@@ -168,11 +168,11 @@ class StableDiffusion(nn.Module):
 
         predict, keeper = self._predictor(run), None
         if run.image is None:
-            start = noise() if run.latents is None else run.latents.detach().float()
+            start = noise() if run.latents is None else torch.as_tensor(run.latents).float()
             if start.shape != shape or not start.isfinite().all():
                 raise ValueError(f"latents of shape {tuple(start.shape)}, expected finite ones of "
                                  f"{shape}: (pictures, channels, height / 8, width / 8)")
-            latents = start.to(self.device) * sampler.start_scale
+            latents = start.detach().to(self.device) * sampler.start_scale
         else:
             original = torch.cat([self.encode_image(run.image, generator=g) for g in generators])
             start = noise()             # after the posterior's, from the same generators

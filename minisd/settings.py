@@ -44,7 +44,7 @@ class Settings(TypedDict, total=False):
     mask: Any                       # of its size, white where it is repainted
     strength: float | None          # share of the steps that run; None: 0.75, with a mask 1
     both_predictions: bool          # compute both, even where guidance needs only one
-    on_step: Callable[[SampleStep], None] | None    # called with every step
+    on_step: Callable[[SampleStep], None] | None    # called with every step that is not yielded
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def plan(config: Config, prompt: str | Sequence[str], settings: Settings) -> Run
     given |= {name: value for name, value in settings.items() if value is not None}
     given = {name: check(name, value) if name in LIMITS and name != "seed" else value
              for name, value in given.items()}
-    count = given.pop("num_images", 1)
-    prompts = [prompt] * count if isinstance(prompt, str) else prompt
+    count = given.pop("num_images", len(prompt) if isinstance(prompt, list | tuple) else 1)
+    prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt] * count
     for text in (*prompts, given.get("negative_prompt", "")):
         if not isinstance(text, str):
             raise TypeError(f"a prompt must be text, got {type(text).__name__}: {text!r}")
@@ -91,11 +91,11 @@ def plan(config: Config, prompt: str | Sequence[str], settings: Settings) -> Run
         first = check("seed", secrets.randbits(32) if seed is None else seed)
         seed = range(first, first + len(prompts))
     seeds = [check("seed", one) for one in seed]
-    if not prompts or len(seeds) != len(prompts):
-        raise ValueError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many")
+    if not prompts or not len(seeds) == len(prompts) == count:
+        raise ValueError(f"got {len(prompts)} prompts, {len(seeds)} seeds, {count} num_images: "
+                         f"give as many of each")
     if "image" not in given and ("mask" in given or "strength" in given):
-        raise ValueError("strength and mask say how much of a picture to repaint: give the "
-                         "picture as image")
+        raise ValueError("strength and mask say how to repaint a picture: give it as image")
     if "image" in given and "latents" in given:
         raise ValueError("latents and an image both say where to start: give one of them")
     given.setdefault("strength", 0.75 if "image" in given and "mask" not in given else 1.0)
