@@ -16,7 +16,8 @@ def written_whole(path: Path, *, new: bool = False) -> Iterator[Path]:
 
     new: never over what is there, whoever else writes in the folder. A link stays one, and the
     file that it names is written. Older temporary files in the folder, left behind by killed runs,
-    are removed. Raises IsADirectoryError where `path` is a folder, FileExistsError for `new`.
+    are removed. Raises IsADirectoryError where `path` is a folder, FileExistsError for `new`; an
+    error of the disk gets the name of `path`.
     """
     if new and os.path.lexists(path):
         raise FileExistsError(f"{path} exists already")
@@ -34,18 +35,23 @@ def written_whole(path: Path, *, new: bool = False) -> Iterator[Path]:
         with part.open("r+b") as file:      # Windows flushes only what may be written
             os.fsync(file.fileno())
         if new:
-            _claim(part, path)
-        os.replace(part, path)
-    except BaseException:           # Ctrl-C too leaves nothing behind
+            _claim(path, part)
+        else:
+            os.replace(part, path)
+    except BaseException as error:      # Ctrl-C too leaves nothing behind
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
+            error.filename = str(path)
         raise
 
 
-def _claim(part: Path, path: Path) -> None:
-    """Give a file its name as well, if that is free: of several programs only one gets it."""
+def _claim(path: Path, part: Path) -> None:
+    """Give a file a name that is free: of several programs only one gets it."""
     try:
         os.link(part, path)
+        part.unlink()
     except FileExistsError:
         raise
     except OSError:                 # a file system without links
         path.touch(exist_ok=False)
+        os.replace(part, path)

@@ -30,6 +30,7 @@ from minisd.checkpoints.weights import identity
 from minisd.diffusion import StepCoefficients
 from minisd.observe import files, preview
 from minisd.observe.attention_maps import AttentionMap, record_attention
+from minisd.observe.pictures import grid
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.settings import Run, Settings, plan
@@ -245,7 +246,7 @@ def _on_cpu(step: SampleStep) -> SampleStep:
 
 
 def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    return pictures.grid(pictures, len(pictures))
+    return grid(pictures, len(pictures))
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
