@@ -1,27 +1,25 @@
-"""The arguments of the command line, one by one: text in, a checked value or one clear line out.
+"""The arguments of the command line, one by one: text in, a value or one clear line out.
 
-Nothing here imports torch, which takes seconds, so that a mistake answers at once.
+Numbers are only read here; which make sense settings.py says. Nothing here imports torch, which
+takes seconds, so that a mistake answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+from minisd.checkpoints.untrusted import shown
+
 MODELS = ("auto", "toyworld", "v1-1", "v1-2", "v1-3", "v1-4", "v1-5")
-SAMPLERS = {"ddim": 999, "ddpm": 1000, "plms": 999, "lms": 999, "euler": 999, "euler_a": 999,
-            "heun": 999, "dpm++2m": 999}                # and the most steps each can take
+SAMPLERS = ("ddim", "ddpm", "plms", "lms", "euler", "euler_a", "heun", "dpm++2m")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
-SIDE_STEP = 8                   # pixels along each side of one latent cell
-SHOWN = 60                      # characters of a wrong value in its error
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,120 +33,78 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
     def read(self, argv: list[str], *, surplus: str = ": see --help") -> argparse.Namespace:
-        """The arguments. surplus: how to go on about a word too many. Raises ValueError."""
+        """The arguments. surplus: how to go on about a word too many. Raises ValueError.
+
+        Unknown options come first, and without the value that follows: it may be a secret.
+        """
+        for word in argv[:argv.index("--")] if "--" in argv else argv:
+            name = word.split("=")[0]
+            if re.fullmatch("--[^ ]+", name) and name not in self._option_string_actions:
+                raise ValueError(f"unknown option {name!r}: see --help")
         args, rest = self.parse_known_args(argv)
-        unknown = [argument for argument in rest if argument.startswith("-")]
-        if unknown:
-            raise ValueError(f"unknown option {unknown[0]!r}: see --help")
         if rest:
-            raise ValueError(f"unexpected {rest[0]!r}{surplus}")
+            raise ValueError(f"unknown option {rest[0][:2]!r}: see --help"
+                             if rest[0].startswith("-") else f"unexpected {rest[0]!r}{surplus}")
         return args
 
 
 def expected(what: str, got: str) -> argparse.ArgumentTypeError:
     """The error of an argument that is not `what`."""
-    shown = got if len(got) <= SHOWN else f"{got[:SHOWN - 3]}..."
-    return argparse.ArgumentTypeError(f"expected {what}, got {shown!r}")
+    return argparse.ArgumentTypeError(f"expected {what}, got '{shown(got, 60)}'")
 
 
-# Text and numbers
+# Values
 
-def text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        bad = value[error.start]
-        raise argparse.ArgumentTypeError(
-            f"expected text in UTF-8, got {ascii(bad)[1:-1]} as character {error.start + 1}: "
-            f"check the terminal's encoding, or retype the text") from error
+def number(value: str) -> int | float | str:
+    """An integer, a fraction, or else the text, of which settings.check says what it is not."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
     return value
-
-
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers from low to high."""
-    limits = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError as error:
-            raise expected(f"a whole number {limits}", value) from error
-        if number < low or (high is not None and number > high):
-            raise expected(f"a whole number {limits}", value)
-        return number
-
-    return parse
-
-
-def real(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
-    """A parser of finite numbers from low to high."""
-    limits = "a finite number" if math.isinf(low) else f"a number from {low:g} to {high:g}"
-
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError as error:
-            raise expected(limits, value) from error
-        if not math.isfinite(number) or not low <= number <= high:
-            raise expected(limits, value)
-        return number
-
-    return parse
 
 
 def share(value: str) -> float:
     """Above 0, at most 1. It may be left out, and then the prompt must not follow it."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
+    ratio = number(value)
+    if isinstance(ratio, str) or not 0 < ratio <= 1:
         raise expected("a number above 0 and at most 1, or nothing and the prompt before it", value)
-    return number
+    return ratio
 
 
-def side(value: str) -> int:
-    """Pixels, a multiple of 8."""
-    pixels = whole(1)(value)
-    if pixels % SIDE_STEP:
-        below = pixels // SIDE_STEP * SIDE_STEP
-        near = [n for n in (below, below + SIDE_STEP) if n]
-        raise expected(f"a multiple of {SIDE_STEP} such as {' or '.join(map(str, near))}", value)
-    return pixels
+# Files
+
+def file(value: str) -> Path:
+    """A file that is there, to be read."""
+    path = Path(os.path.expanduser(value))
+    if not path.is_file():
+        raise expected("a file that is there" + ": download it first" * ("://" in value), value)
+    return path
 
 
-# Names and files
-
-def model(value: str) -> str:
-    """A name, or the path of something that is there, also when seen from weights/."""
-    places = (Path(os.path.expanduser(value)), WEIGHTS / value)
-    if value not in MODELS and not (value and any(place.exists() for place in places)):
-        raise expected(f"{', '.join(MODELS)} or the path of a model", value)
-    return value
-
-
-def device(value: str) -> str:
-    if not DEVICE.fullmatch(value):
-        raise expected("auto, cpu, cuda, cuda:1, mps or xpu", value)
-    return value
+def place(value: str) -> Path:
+    """Where to write; a shell leaves the ~ in --output=~/x.png to us."""
+    return Path(os.path.expanduser(value))
 
 
 def png(value: str) -> Path:
     """The name of a PNG file to write."""
-    path = Path(value)
-    if path.is_dir():
-        raise expected("the name of a file that ends in .png", f"{value} (a folder)")
+    path = place(value)
     if path.suffix.lower() != ".png":
         raise expected("the name of a file that ends in .png", value)
     return path
 
 
-def check_writable(folder: Path, option: str) -> None:
-    """Raises ValueError where no file could be written later; leaves nothing behind."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise ValueError(f"expected a folder that can be written, got {str(folder)!r} "
-                         f"({error.strerror}): choose another with {option}") from error
+def check_writable(files: Collection[Path], option: str) -> None:
+    """Raises ValueError where one of these could not be written later; leaves nothing behind."""
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"argument {option}: expected the name of a file, got '{file}', which "
+                             f"is a folder")
+        folder = (Path(os.path.realpath(file)).parent if file.is_symlink() else
+                  next(above for above in file.absolute().parents if os.path.lexists(above)))
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ValueError(f"expected a folder that can be written, got '{folder}' "
+                             f"({error.strerror}): choose another with {option}") from error

@@ -4,10 +4,9 @@ What is there already is checked and kept, and a download that was interrupted g
 stopped. Failures of the network end in exit status 1, for the same command may work later.
 """
 
-from pathlib import Path
-
-from minisd.checkpoints import download
-from minisd.cli.arguments import Parser, check_writable
+from minisd.checkpoints.places import WEIGHTS
+from minisd.cli import arguments
+from minisd.cli.arguments import Parser
 from minisd.cli.terminal import say
 
 EPILOG = """\
@@ -19,7 +18,10 @@ nobody can ask, says --accept-licence.
 """
 
 
-def make_parser() -> Parser:
+def run(argv: list[str]) -> int:
+    """Fetch what is missing, and say where it is; returns the exit status."""
+    from minisd.checkpoints import download
+
     parser = Parser("minisd download",
                     "Fetch Stable Diffusion v1 weights, or CLIP's vocabulary alone.", EPILOG)
     add = parser.add_argument
@@ -31,21 +33,15 @@ def make_parser() -> Parser:
     add("--token", default="",
         help="of an account there, where the hub asks for one (better: HF_TOKEN)")
     add("--accept-licence", action="store_true", help="accept the licence of the weights")
-    add("--folder", type=Path, default=download.WEIGHTS, metavar="DIR",
-        help="where the model's folder goes (default: weights/ of this project)")
-    return parser
-
-
-def run(argv: list[str]) -> int:
-    """Fetch what is missing, and say where it is; returns the exit status."""
-    args = make_parser().read(argv)
-    check_writable(args.folder, "--folder")
+    add("--folder", type=arguments.place, default=WEIGHTS, metavar="DIR",
+        help="where the model's folder goes (default: weights/, which `models` names)")
+    args = parser.read(argv)
+    arguments.check_writable([args.folder / "x"], "--folder")
     folder = download.fetch(args.name, args.folder, half=args.half, endpoint=args.endpoint,
                             token=args.token, accept_licence=args.accept_licence, say=say)
     if args.name == "tokenizer":
         say(f"the vocabulary is in {folder}")
         return 0
-    ours = args.folder.resolve() == download.WEIGHTS.resolve()
-    model = args.name if ours else str(folder)
+    model = args.name if args.folder.resolve() == WEIGHTS.resolve() else folder
     say(f"ready: python -m minisd \"a photograph of an astronaut riding a horse\" -m {model}")
     return 0

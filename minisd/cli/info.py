@@ -3,43 +3,27 @@
 Nothing is loaded: sizes come from the names and shapes in the files, and from nowhere else.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from minisd.cli import arguments
-from minisd.cli.arguments import Parser
+from minisd.cli.arguments import MODELS, Parser
 from minisd.cli.terminal import say
-from minisd.config import TOYWORLD, V1, Config
-
-if TYPE_CHECKING:
-    from minisd.checkpoints.sources import Source
+from minisd.config import V1, Config
 
 SIZES = "v1"                    # a name for the sizes alone, wherever the weights are
 
 
-def make_parser() -> Parser:
-    parser = Parser("minisd info", "Say what a model is made of: its parts and layers, the "
-                                   "parameters of each, and what each block computes.")
-    parser.add_argument("model", nargs="?", type=_model, default="auto", metavar="MODEL",
-                        help=f"{', '.join(arguments.MODELS)}, {SIZES} (the sizes alone), or the "
-                             f"path of a model (default: auto)")
-    parser.add_argument("--arrays", action="store_true", help="list every single array as well")
-    return parser
-
-
-def _model(value: str) -> str:
-    return value if value == SIZES else arguments.model(value)
-
-
 def run(argv: list[str]) -> int:
     """Say all about a model; returns the exit status."""
-    args = make_parser().read(argv)
+    parser = Parser("minisd info", "Say what a model is made of: its parts and layers, the "
+                                   "parameters of each, and what each block computes.")
+    parser.add_argument("model", nargs="?", default="auto", metavar="MODEL",
+                        help=f"{', '.join(MODELS)}, {SIZES} (the sizes alone, which needs no "
+                             f"weights), or the path of a model (default: auto)")
+    parser.add_argument("--arrays", action="store_true", help="list every single array as well")
+    args = parser.read(argv)
     config, origin = look_at(args.model)
 
-    from minisd.observe import summary as anatomy
+    from minisd.observe import summary
 
-    say(f"{origin}\n\n{anatomy.info(config, arrays=args.arrays)}")
+    say(f"{origin}\n\n{summary.info(config, arrays=args.arrays)}")
     return 0
 
 
@@ -51,26 +35,14 @@ def look_at(name: str) -> tuple[Config, str]:
     if name == SIZES:
         return V1, "Stable Diffusion v1, by its sizes; no file was looked at"
 
-    from minisd.checkpoints.registry import find, models
-    from minisd.checkpoints.sources import config_of, open_model
+    from minisd.checkpoints.known import VERSIONS
+    from minisd.checkpoints.registry import candidates, find, whole_model
 
-    known = {model.name: model for model in models()}
-    if name in known and known[name].path is None:
-        preset = TOYWORLD if name == TOYWORLD.name else V1
-        return preset, f"{name}, by its sizes; not at hand: {known[name].advice}"
-    source = open_model(find(name))
-    config = config_of(source)
-    check(source, config)
-    return config, str(source)
-
-
-def check(source: Source, config: Config) -> None:
-    """Raises ValueError where names or shapes of what the source holds are not the model's."""
-    import torch
-
-    from minisd.checkpoints.weights import match
-    from minisd.pipeline import StableDiffusion
-
-    with torch.device("meta"):
-        sd = StableDiffusion(config)
-    match(sd, source, only=tuple(f"{part}." for part in source.parts))
+    try:
+        candidates(name)
+    except ValueError as error:
+        if name not in VERSIONS:
+            raise
+        return V1, f"{name}, by its sizes; {error}"
+    source, sd = whole_model(find(name), parts=())
+    return sd.config, str(source)

@@ -6,7 +6,6 @@ yields what it found, line by line; none of them changes anything.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -16,25 +15,20 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from minisd.cli.arguments import MODELS, WEIGHTS, check_writable
+from minisd.checkpoints.places import PACKAGE
+from minisd.cli import arguments
 
-PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 OLDEST_PYTHON = (3, 11)
 SECONDS = 60                    # for another Python to answer
 
-Range = tuple[tuple[int, ...], tuple[int, ...]]     # from, and up to but without; () is no limit
-
-# What pyproject.toml asks for, by the name on PyPI. The second table is its extra [notebooks].
-PACKAGES: dict[str, Range] = {
-    "torch": ((2, 10), (2, 15)), "numpy": ((2, 0), ()), "safetensors": ((0, 5), ()),
-    "pillow": ((11, 0), ()), "tokenizers": ((0, 21), ()), "ftfy": ((6, 3), ()),
-    "tqdm": ((4, 66), ())}
-NOTEBOOK_PACKAGES: dict[str, Range] = {
-    "matplotlib": ((3, 9), ()), "jupyterlab": ((4, 4), ()), "ipywidgets": ((8, 1), ())}
-MODULES = {"pillow": "PIL"}     # where the name to import is another
+# As in pyproject.toml; the second list is its extra [notebooks].
+PACKAGES = ("torch>=2.10,<2.15", "numpy>=2.0", "safetensors>=0.5", "pillow>=11.0",
+            "tokenizers>=0.22", "huggingface-hub>=1.0", "ftfy>=6.3", "tqdm>=4.66")
+NOTEBOOK_PACKAGES = ("matplotlib>=3.9", "jupyterlab>=4.4", "ipywidgets>=8.1")
 
 
 @dataclass(frozen=True)
@@ -48,73 +42,53 @@ class Finding:
 
     def __str__(self) -> str:
         kind = "PROBLEM" if self.broken else "note" if self.remedy else "ok"
-        return (f"{kind:8} {self.what:14} {self.found}"
+        return (f"{kind:8} {self.what:14} {' '.join(self.found.split())}"
                 + (f": {self.remedy}" if self.remedy else ""))
 
 
 Findings = Iterator[Finding]
 
 
-def problem(what: str, found: str, remedy: str) -> Finding:
-    return Finding(what, " ".join(found.split()), remedy, broken=True)
-
-
-# Python and its packages
-
 def python() -> Findings:
     """Which one runs, and whether it is the one of the active environment."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        yield problem("Python", f"{version} at {sys.executable}, and 3.11 is the oldest that works",
-                      "install a newer one, and make a virtual environment with it")
-    else:
-        yield Finding("Python", f"{version} at {sys.executable}")
+    old = sys.version_info[:2] < OLDEST_PYTHON
+    yield Finding("Python", f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}",
+                  "make a virtual environment with 3.11 or newer" * old, broken=old)
     active = os.environ.get("VIRTUAL_ENV")
-    if active and not _same(Path(active), Path(sys.prefix)):
+    if active and Path(active).resolve() != Path(sys.prefix).resolve():
         yield Finding("environment", f"{active} is active, and this Python belongs to {sys.prefix}",
                       f"if packages are missing, use the python in {active}")
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
 def packages() -> Findings:
     """Whether each is there, in a version that is known to work."""
-    for name, limits in PACKAGES.items():
-        yield _package(name, limits, broken=True)
-    for name, limits in NOTEBOOK_PACKAGES.items():
-        yield _package(name, limits, broken=False)
+    for wanted in (*PACKAGES, *NOTEBOOK_PACKAGES):
+        name, low, high = re.split(">=|,<", f"{wanted},<")[:3]
+        needed = wanted in PACKAGES
+        file = Path({"pillow": "PIL"}.get(name, name) + ".py").absolute()
+        try:
+            version = metadata.version(name)
+            number = _numbers(version.split("+")[0])
+            right = number >= _numbers(low) and not (high and number >= _numbers(high))
+        except metadata.PackageNotFoundError:
+            version, right = "not installed", False
+        if file.exists():
+            yield Finding(name, f"{file} hides the package of that name",
+                          "rename that file, or run from another folder", broken=True)
+        else:
+            purpose = "" if needed else ", for the notebooks"
+            yield Finding(name, version, "" if right else _install(wanted) + purpose,
+                          broken=needed and not right)
 
 
-def _package(name: str, limits: Range, *, broken: bool) -> Finding:
-    purpose = "" if broken else ", which the notebooks need"
-    module = MODULES.get(name, name)
-    if Path(f"{module}.py").exists():
-        return problem(name, f"{Path(f'{module}.py').absolute()} hides the package of that name",
-                       "rename that file, or run from another folder")
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, f"not installed{purpose}", _install(name), broken)
-    number = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
-    low, high = limits
-    if number < low or (high and number >= high):
-        wanted = f"{_dotted(low)} or newer" + (f", older than {_dotted(high)}" if high else "")
-        return Finding(name, f"{version}, expected {wanted}{purpose}", _install(name), broken)
-    return Finding(name, version)
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
-def _install(*names: str) -> str:
+def _install(*wanted: str) -> str:
     """The command that installs packages in versions that are known to work."""
-    limits = PACKAGES | NOTEBOOK_PACKAGES
-    wanted = (f'"{name}>={_dotted(low)}' + (f",<{_dotted(high)}" if high else "") + '"'
-              for name in names for low, high in [limits[name]])
-    return f"run `{sys.executable} -m pip install {' '.join(wanted)}`"
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+    quoted = " ".join(f'"{package}"' for package in wanted)
+    return f"run `{sys.executable} -m pip install {quoted}`"
 
 
 def arrays() -> Findings:
@@ -122,34 +96,22 @@ def arrays() -> Findings:
     try:
         import numpy as np
         import torch
-    except ModuleNotFoundError as error:
-        yield Finding("arrays", f"not looked at ({error})", _install("torch", "numpy"))
-        return
-    except Exception as error:      # a package built for another machine can raise anything
-        yield problem("arrays", f"torch or numpy does not start ({error})",
-                      _install("torch", "numpy"))
-        return
-    try:
+
         right = torch.from_numpy(np.arange(3)).add(1).numpy().tolist() == [1, 2, 3]
         fault = "" if right else "numbers change on the way"
-    except Exception as error:
+    except ImportError:
+        raise
+    except Exception as error:      # a package built for another machine can raise anything
         fault = str(error) or type(error).__name__
-    if fault:
-        yield problem("arrays", f"torch {torch.__version__} and numpy {np.__version__} do not fit "
-                      f"together ({fault})", _install("torch", "numpy"))
-    else:
-        yield Finding("arrays", "torch and numpy hand each other numbers")
+    yield Finding("arrays", f"torch and numpy do not fit together, or not this machine ({fault})"
+                  if fault else "torch and numpy hand each other numbers",
+                  _install(*PACKAGES[:2]) if fault else "", broken=bool(fault))
 
-
-# The notebooks
 
 def kernel() -> Findings:
     """Whether notebooks that ask for the kernel "python3" run in this Python."""
-    try:
-        from jupyter_client.kernelspec import KernelSpecManager
-    except ImportError:
-        yield Finding("kernel", "no Jupyter in this Python", _install(*NOTEBOOK_PACKAGES))
-        return
+    from jupyter_client.kernelspec import KernelSpecManager
+
     lab = "start notebooks with `python -m minisd lab`, which brings its own kernel"
     command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     if re.fullmatch(r"python[\d.]*", command):      # Jupyter takes its own
@@ -157,51 +119,31 @@ def kernel() -> Findings:
     try:
         done = subprocess.run([command, "-c", "import sys; print(sys.prefix)"], timeout=SECONDS,
                               capture_output=True, text=True, check=True)
-        prefix = Path(done.stdout.strip())
+        other = Path(done.stdout.strip()).resolve() != Path(sys.prefix).resolve()
+        fault = ", not this Python" * other
     except (OSError, subprocess.SubprocessError) as error:
-        yield problem("kernel", f"the kernel python3 is {command}, which does not run ({error})",
-                      lab)
-        return
-    if _same(prefix, Path(sys.prefix)):
-        yield Finding("kernel", f"python3 is {command}")
-    else:
-        yield problem("kernel", f"the kernel python3 is {command}, not this Python", lab)
+        fault = f", which does not run ({error})"
+    yield Finding("kernel", f"python3 is {command}{fault}", lab * bool(fault), broken=bool(fault))
     jupyter = shutil.which("jupyter")
-    if jupyter and not _same(Path(jupyter).parent, Path(sysconfig.get_path("scripts"))):
+    if jupyter and Path(jupyter).resolve().parent != Path(sysconfig.get_path("scripts")).resolve():
         yield Finding("jupyter", f"the command is {jupyter}, which belongs to another Python", lab)
 
 
-# The folders
-
 def importable() -> Findings:
     """Whether `import minisd` finds this copy from every folder, as notebooks need it."""
-    install = f"run `{sys.executable} -m pip install -e {ROOT}`"
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run([sys.executable, "-c", "import minisd; print(minisd.__file__)"],
                               cwd=elsewhere, timeout=SECONDS, capture_output=True, text=True)
-    found = Path(done.stdout.strip()).parent
-    if done.returncode:
-        yield problem("minisd", f"found from {ROOT} only", install)
-    elif not _same(found, PACKAGE):
-        yield problem("minisd", f"this copy is {PACKAGE}, and other folders import {found}",
-                      install)
-    else:
-        yield Finding("minisd", f"{PACKAGE}, from every folder")
+    found = "nothing" if done.returncode else Path(done.stdout.strip()).parent.resolve()
+    wrong = found != PACKAGE.resolve()
+    yield Finding("minisd", f"{PACKAGE}" + f", and other folders import {found}" * wrong,
+                  f"run `{sys.executable} -m pip install -e {ROOT}`" * wrong, broken=wrong)
 
 
-def folders() -> Findings:
-    """Whether pictures can be written here, and what $MINISD_MODEL names from here."""
+def outputs() -> Findings:
+    """Whether pictures can be written here."""
     try:
-        check_writable(Path("outputs"), "-o")
+        arguments.check_writable([Path("outputs/x.png")], "-o")
         yield Finding("outputs", f"{Path('outputs').absolute()} can be written")
     except ValueError as error:
-        yield problem("outputs", str(error), "or run from another folder")
-    model = os.environ.get("MINISD_MODEL", "")
-    if not model or model in MODELS:
-        return
-    if not Path(model).expanduser().exists() and not (WEIGHTS / model).exists():
-        yield problem("MINISD_MODEL", f"{model!r} is not there, seen from {Path.cwd()}",
-                      "write the whole path, or unset it")
-    elif not Path(model).expanduser().is_absolute() and not (WEIGHTS / model).exists():
-        yield Finding("MINISD_MODEL", f"{model!r} is found from this folder only",
-                      "write the whole path")
+        yield Finding("outputs", str(error), "or run from another folder", broken=True)

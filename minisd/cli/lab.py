@@ -9,7 +9,6 @@ source files open. An installed package holds no notebooks.
 """
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from minisd.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-NEEDED = ("jupyterlab", "ipykernel", "ipywidgets")
+NEEDED = ("jupyterlab", "ipykernel", "ipywidgets", "matplotlib")
 
 EPILOG = """\
 Whatever follows `--` goes on to JupyterLab:
@@ -30,19 +29,17 @@ Whatever follows `--` goes on to JupyterLab:
 """
 
 
-def make_parser() -> Parser:
+def run(argv: list[str]) -> int:
+    """Run JupyterLab until it ends; returns its exit status."""
     parser = Parser("minisd lab", "Open JupyterLab on the notebooks with the right kernel.", EPILOG)
-    parser.add_argument("--port", type=arguments.whole(1, 65535), metavar="N",
+    parser.add_argument("--port", type=arguments.number, metavar="N",
                         help="of its web page; the next free one if it is taken (default: 8888)")
     parser.add_argument("--no-browser", action="store_true",
                         help="only say the address, open nothing")
-    return parser
-
-
-def run(argv: list[str]) -> int:
-    """Run JupyterLab until it ends; returns its exit status."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    args = make_parser().read(argv[:cut], surplus=": what is JupyterLab's goes after --")
+    args = parser.read(argv[:cut], surplus=": what is JupyterLab's goes after --")
+    if args.port is not None and args.port not in range(1, 65536):
+        raise ValueError(f"argument --port: expected 1 to 65535, got {args.port!r}")
     if not any(NOTEBOOKS.glob("*.ipynb")):
         raise RuntimeError(f"expected the notebooks in {NOTEBOOKS}, which is not there or empty: "
                            f"an installed minisd brings none, so run `python -m minisd lab` in a "
@@ -52,15 +49,18 @@ def run(argv: list[str]) -> int:
         raise RuntimeError(f"expected {', '.join(NEEDED)} in the Python at {sys.executable}, got "
                            f"no {', no '.join(missing)}: run `{sys.executable} -m pip install "
                            f"{' '.join(missing)}`")
+    from ipykernel.kernelspec import write_kernel_spec
+
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
                f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}"]
     command += [] if args.port is None else [f"--port={args.port}"]
     command += ["--no-browser"] if args.no_browser else []
     command += ["--allow-root"] if is_root() else []
     with tempfile.TemporaryDirectory(prefix="minisd-lab-") as folder:
-        write_kernel(Path(folder))
-        path = os.pathsep.join([folder, *filter(None, [os.environ.get("JUPYTER_PATH")])])
-        return wait_for([*command, *argv[cut + 1:]], {**os.environ, "JUPYTER_PATH": path})
+        write_kernel_spec(f"{folder}/kernels/python3", overrides={
+            "display_name": "Python 3 (minisd)", "env": {"PYTHONPATH": before(ROOT, "PYTHONPATH")}})
+        environment = {**os.environ, "JUPYTER_PATH": before(folder, "JUPYTER_PATH")}
+        return wait_for([*command, *argv[cut + 1:]], environment)
 
 
 def is_root() -> bool:
@@ -68,15 +68,9 @@ def is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def write_kernel(folder: Path) -> None:
-    """The kernel "python3" below a folder of JUPYTER_PATH: this interpreter and this minisd."""
-    from ipykernel.kernelspec import get_kernel_dict
-
-    place = folder / "kernels" / "python3"
-    place.mkdir(parents=True)
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    spec = get_kernel_dict() | {"display_name": "Python 3 (minisd)", "env": {"PYTHONPATH": path}}
-    (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+def before(place: str | Path, variable: str) -> str:
+    """A variable of the environment that lists folders, with one more in front of them."""
+    return os.pathsep.join([str(place), *filter(None, [os.environ.get(variable)])])
 
 
 def wait_for(command: list[str], environment: dict[str, str]) -> int:

@@ -1,21 +1,22 @@
 """The command line: `python -m minisd "a red car below a yellow balloon" -o out.png`.
 
-A first word from the table below runs that subcommand, the file of its name in commands/; all else
-is painted. Only the chosen file is imported, and it checks its arguments before it imports torch,
+A first word from the table below runs that subcommand, the file of its name in cli/; all else is
+painted. Only the chosen file is imported, and it checks its arguments before it imports torch,
 which takes seconds, so that a mistake answers at once.
-
-Exit status: 0 done; 1 the run failed (no memory, no network, a refused download, numbers that
-overflow), or `doctor` found a problem; 2 the input makes no sense; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import os
+import errno
+import re
 import sys
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
+from typing import Any
 
-from minisd.cli.terminal import complain, warn
+from minisd.cli.memory import ADVICE
+from minisd.cli.terminal import Output, complain, warn
 
 SUBCOMMANDS = {
     "info": "what a model is made of: its parts, layers, parameters and cost",
@@ -26,12 +27,30 @@ SUBCOMMANDS = {
     "lab": "open JupyterLab on the notebooks with the right kernel",
     "doctor": "check the installation, and say what to do about each problem",
 }
+STATUSES = """\
+exit status: 0 done; 1 the run failed (no memory, no network, a full disk, a refused download,
+numbers that overflow), or `doctor` found a problem; 2 the input makes no sense; 130 interrupted
+"""
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)     # by the machine
+NO_MEMORY = "out of memory|allocate memory|unable to allocate|bad_alloc|enough memory|^MemoryError$"
 
 
-def listing() -> str:
-    """The subcommands, as the help shows them."""
-    rows = "".join(f"  {name:10}{meaning}\n" for name, meaning in SUBCOMMANDS.items())
-    return f"\nsubcommands (each with its own --help):\n{rows}"
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 1 where nobody took what was to be said."""
+    argv = sys.argv[1:] if argv is None else argv
+    out: Any = Output(sys.stdout)
+    err: Any = Output(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        warnings.showwarning = warn         # type: ignore[assignment]
+        try:
+            return dispatch(argv) or int(out.failed)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            return 130
+        except Exception as error:
+            status, line = explained(error)
+            complain(f"error: {line}")
+            return status
 
 
 def dispatch(argv: list[str]) -> int:
@@ -41,32 +60,21 @@ def dispatch(argv: list[str]) -> int:
         return status
     from minisd.cli import paint
 
-    return paint.run(argv, listing())
+    rows = "".join(f"  {name:10}{meaning}\n" for name, meaning in SUBCOMMANDS.items())
+    return paint.run(argv, f"\nsubcommands, each with its own --help (to paint one of these words, "
+                           f"write --prompt lab):\n{rows}\n{STATUSES}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = warn
-            return dispatch(argv)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
-    except BrokenPipeError:                 # whoever read the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, TypeError, OSError) as error:
-        complain(f"error: {error}")
-        return 2
-    except (ArithmeticError, MemoryError, RuntimeError) as error:   # not finite, out of memory
-        complain(f"error: {str(error) or type(error).__name__}")
-        return 1
-    except ImportError as error:
-        if (error.name or "").startswith("minisd"):
-            raise                           # a mistake in this package
-        complain(f"error: {error}, in the Python at {sys.executable}: `python -m minisd doctor` "
-                 f"says what is missing")
-        return 1
-
+def explained(error: Exception) -> tuple[int, str]:
+    """The exit status of an error, and its line; raises a mistake of this package again."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError | RuntimeError) and re.search(NO_MEMORY, text, re.I):
+        size = re.search(r"tried to allocate [\d.]+ \w+", text, re.I)
+        return 1, f"out of memory{f' ({size[0].lower()})' if size else ''}: {ADVICE}"
+    if isinstance(error, ValueError | TypeError | OSError):
+        return 1 if getattr(error, "errno", None) in REFUSED else 2, text
+    if isinstance(error, ArithmeticError | MemoryError | RuntimeError):
+        return 1, text.splitlines()[0]          # below it torch lists its own functions
+    if isinstance(error, ImportError) and not (error.name or "").startswith("minisd"):
+        return 1, f"{error}, in the Python at {sys.executable}: `python -m minisd doctor` says more"
+    raise error

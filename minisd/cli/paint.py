@@ -1,160 +1,148 @@
 """A prompt, and maybe a picture, to PNG files: what the command line does without a subcommand."""
 
 import argparse
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
-from tqdm import tqdm
+from safetensors import SafetensorError
 
-from minisd import images
-from minisd.cli import arguments, recording
-from minisd.cli.options import GUIDANCE, STEPS, TOYWORLD_GUIDANCE, TOYWORLD_STEPS, parse
-from minisd.cli.terminal import CtrlC, say
-from minisd.observe import pictures, png
+from minisd.cli import memory, options
+from minisd.cli.terminal import complain, say, watching
+from minisd.observe import png
+from minisd.settings import Run, Settings, plan
 
 if TYPE_CHECKING:
+    from minisd.observe.trace import Trace
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
 
-SETTINGS = ("prompt", "negative_prompt", "guidance_scale", "steps", "sampler", "eta")
+OF_THE_RECORD = ("negative_prompt", "guidance_scale", "steps", "sampler", "eta")
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The pictures that a run starts from, in RGB."""
-
-    image: Image.Image | None = None
-    mask: Image.Image | None = None         # white where `image` is to be repainted
-
-    @classmethod
-    def read(cls, args: argparse.Namespace) -> "Inputs":
-        """Raises what images.to_rgb raises, and ValueError for a mask of another size."""
-        image, mask = (None if path is None else images.to_rgb(path)
-                       for path in (args.init_image, args.mask))
-        if image is not None and mask is not None and image.size != mask.size:
-            raise ValueError(f"argument --mask: expected a picture of {image.width} x "
-                             f"{image.height} pixels like --init-image, got {mask.width} x "
-                             f"{mask.height}: draw it in the picture's size")
-        return cls(image, mask)
-
-    @property
-    def sha256(self) -> dict[str, object]:
-        """Of each that there is, by its name in a picture's record."""
-        named = {"init_image_sha256": self.image, "mask_sha256": self.mask}
-        return {name: pictures.pixel_sha256(picture) for name, picture in named.items() if picture}
-
-
-# The run
-
-class Progress:
-    """A bar on stderr that appears with the first step, so that errors stand alone."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def __call__(self, step: "SampleStep") -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=step.total, unit="step", file=sys.stderr)
-        self.bar.update(step.index + 1 - self.bar.n)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def run(argv: list[str], subcommands: str = "") -> int:
+def run(argv: list[str], epilog: str = "") -> int:
     """Paint what the arguments ask for; returns the exit status."""
     begun = time.perf_counter()
-    args = parse(argv, subcommands)
-    arguments.check_writable(args.output.parent if args.output else png.OUTPUTS, "-o")
-    recording.check_places(args)
-    inputs = Inputs.read(args)
+    args = options.parse(argv, epilog)
+    options.check_places(args)
+    asked = read_inputs(args)
 
     import minisd
 
     sd = minisd.load(args.model, device=args.device, dtype=args.dtype)
-    toyworld = sd.config.name == "toyworld"
-    if args.steps is None:
-        args.steps = TOYWORLD_STEPS if toyworld else STEPS
-    if args.guidance_scale is None:
-        args.guidance_scale = TOYWORLD_GUIDANCE if toyworld else GUIDANCE
-    recorder = recording.Recorder(sd, args)
-    pictures = paint(sd, args, inputs, recorder)
-    paths = save(sd, args, inputs, pictures)
-    for line in recorder.write(paths):
-        say(line)
+    done, pictures = paint(sd, args, asked)
     count = f"{len(pictures)} pictures" if len(pictures) > 1 else "1 picture"
-    say(f"{count} in {time.perf_counter() - begun:.1f} s: {args.steps} {args.sampler} steps, "
-        f"guidance {args.guidance_scale:g}, seed {args.seed}, {sd.config.name} in "
-        f"{dtype_name(sd)}")
+    steps = f"{done.steps_to_run} of " * (done.steps_to_run < done.steps) + str(done.steps)
+    say(f"{count} in {time.perf_counter() - begun:.1f} s: {steps} {done.sampler} steps, guidance "
+        f"{done.guidance_scale:g}, seed {done.seeds[0]}, {sd.config.name} in {dtype_name(sd)}")
     return 0
 
 
-def paint(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs,
-          recorder: "recording.Recorder | None" = None) -> list[Image.Image]:
-    """The pictures, with a progress bar meanwhile; the recorder sees every step."""
-    progress, ctrl_c = Progress(), CtrlC()
+def read_inputs(args: argparse.Namespace) -> Settings:
+    """The settings of a run, with the pictures that it starts from in RGB."""
+    asked = options.settings(args)
+    if args.init_image is not None:
+        from minisd.observe import reading
+
+        asked["image"] = reading.to_rgb(args.init_image)
+        asked["mask"] = None if args.mask is None else reading.read_mask(args.mask)
+    return asked
+
+
+def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: Settings
+          ) -> tuple[Run, list[Image.Image]]:
+    """Paint with a progress bar, write all that is wanted; the complete settings and pictures."""
+    run = plan(sd.config, args.prompt, asked)
+    recorded = args.trace is not None or args.snapshots is not None
+    if not run.steps_to_run:
+        none = f"strength {run.strength:g} of {run.steps} steps runs none of them"
+        if recorded or args.steps_dir is not None:
+            raise ValueError(f"{none}: there is nothing to record, take a larger strength")
+        complain(f"note: {none}: the picture is only encoded and decoded")
+    memory.check(sd, run)
 
     def on_step(step: "SampleStep") -> None:
-        ctrl_c.check()
-        progress(step)
-        if recorder is not None:
-            recorder(step)
+        see(step)
+        for i, picture in enumerate(sd.decode(step.x0) if args.steps_dir is not None else ()):
+            number = f"-{i + 1}" if len(step.x0) > 1 else ""
+            png.save_png(picture, args.steps_dir / f"{step.index:03d}{number}.png")
 
-    asked = {"negative_prompt": args.negative_prompt, "guidance_scale": args.guidance_scale,
-             "steps": args.steps, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
-             "height": args.height, "width": args.width, "num_images": args.num_images,
-             "on_step": on_step}
+    asked = {**asked, "seed": run.seeds, "on_step": on_step}
     try:
-        with ctrl_c:
-            if inputs.image is None:
-                return sd.text_to_image(args.prompt, **asked)
-            if inputs.mask is None:
-                return sd.image_to_image(args.prompt, inputs.image, strength=args.strength,
-                                         **asked)
-            return sd.inpaint(args.prompt, inputs.image, inputs.mask, strength=args.strength,
-                              paste=args.paste, **asked)
-    finally:
-        progress.close()
+        with watching() as see:
+            trace = sd.trace(args.prompt, pictures="none", **asked) if recorded else None
+            pictures = (sd.text_to_image(args.prompt, **asked) if trace is None else
+                        sd.decode(trace.latents))
+    except FloatingPointError as error:
+        advice = "; try it with --dtype float32" * (dtype_name(sd) == "float16")
+        raise FloatingPointError(f"{error}{advice}") from error
+    if args.paste:
+        from minisd.observe.reading import paste
+
+        pictures = [paste(picture, asked["image"], asked["mask"]) for picture in pictures]
+    places = save(sd, args, run, pictures)
+    if trace is not None:
+        save_trace(sd, args, trace, places)
+    if args.steps_dir is not None:
+        say(str(args.steps_dir))
+    return run, pictures
 
 
-def save(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs,
-         pictures: list[Image.Image]) -> list[Path]:
+# What is written
+
+def save(sd: "StableDiffusion", args: argparse.Namespace, run: Run, pictures: list[Image.Image]
+         ) -> list[Path]:
     """Write the pictures with their records, say where, and return where."""
-    record, paths = record_of(sd, args, inputs), []
-    for i, picture in enumerate(pictures):
-        path = _target(args, i)
-        png.save_png(picture, path, {**record, "seed": args.seed + i, "height": picture.height,
-                                        "width": picture.width})
-        say(str(path))
-        paths.append(path)
-    return paths
+    record, places = record_of(sd, args, run), []
+    targets = options.targets(args) or [png.default_path(args.prompt, seed) for seed in run.seeds]
+    for path, picture, seed in zip(targets, pictures, run.seeds, strict=True):
+        size = {"seed": seed, "height": picture.height, "width": picture.width}
+        places.append(png.save_png(picture, path, record | size, new=args.output is None))
+        say(str(places[-1]))
+    return places
 
 
-def record_of(sd: "StableDiffusion", args: argparse.Namespace, inputs: Inputs
-              ) -> dict[str, object]:
+def save_trace(sd: "StableDiffusion", args: argparse.Namespace, trace: "Trace", places: list[Path]
+               ) -> None:
+    """Write a strip of snapshots beside each picture, x_t above the predicted x0, and the trace."""
+    from minisd.observe.pictures import grid
+    from minisd.observe.trace import snapshot_marks
+
+    marks = snapshot_marks(len(trace), args.snapshots or options.SNAPSHOTS)
+    trace = trace.with_pictures(sd.decode, marks)
+    for i, place in enumerate(places if args.snapshots is not None else ()):
+        rows = [[trace.pictures[done][row][i] for done in marks] for row in (0, 1)]
+        strip = grid(rows[0] + rows[1], columns=len(marks))
+        say(str(png.save_png(strip, options.strip_of(place), new=args.output is None)))
+    if args.trace is not None:
+        try:
+            trace.save(args.trace)
+        except SafetensorError as error:        # of the disk, in its own words
+            raise RuntimeError(f"'{args.trace}' cannot be written ({error})") from error
+        say(str(args.trace))
+
+
+def record_of(sd: "StableDiffusion", args: argparse.Namespace, run: Run) -> dict[str, object]:
     """What makes the pictures again; seed and size are each picture's own."""
     import minisd
+    from minisd.checkpoints.weights import identity
 
-    record: dict[str, object] = {name: getattr(args, name) for name in SETTINGS}
-    if inputs.image is not None:
-        record["strength"] = args.strength
-    if inputs.mask is not None:
-        record["paste"] = args.paste
-    return record | inputs.sha256 | sd.identity | {"minisd_version": minisd.__version__}
+    record: dict[str, object] = {"prompt": args.prompt}
+    record |= {name: getattr(run, name) for name in OF_THE_RECORD}
+    record |= {"strength": run.strength} if run.image is not None else {}
+    record |= {"paste": args.paste} if run.mask is not None else {}
+    return (record | checksums({"image": run.image, "mask": run.mask}) | identity(sd)
+            | {"minisd_version": minisd.__version__})
+
+
+def checksums(asked: Settings) -> dict[str, str]:
+    """SHA-256 of the pixels of the pictures that a run starts from, named as in a record."""
+    from minisd.observe.pictures import pixel_sha256
+
+    pictures = {"init_image_sha256": asked["image"], "mask_sha256": asked["mask"]}
+    return {name: pixel_sha256(one) for name, one in pictures.items() if one is not None}
 
 
 def dtype_name(sd: "StableDiffusion") -> str:
     return str(sd.dtype).removeprefix("torch.")
-
-
-def _target(args: argparse.Namespace, i: int) -> Path:
-    """Where picture i goes."""
-    output: Path | None = args.output
-    if output is None:
-        return png.default_path(args.prompt, args.seed + i)
-    return output if args.num_images == 1 else output.with_stem(f"{output.stem}-{i + 1}")

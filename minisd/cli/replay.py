@@ -9,88 +9,89 @@ the machine computes alike.
 
 import argparse
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from minisd import images
+from minisd.checkpoints.places import WEIGHTS
 from minisd.cli import arguments, options, paint
-from minisd.cli.arguments import DTYPES, MODELS, WEIGHTS, Parser
+from minisd.cli.arguments import MODELS, Parser
 from minisd.cli.terminal import complain, say
 from minisd.observe import png
 
-if TYPE_CHECKING:
-    from minisd.pipeline import StableDiffusion
-
-NEEDED = (*paint.SETTINGS, "seed", "height", "width", "dtype", "model", "fingerprint")
-INPUTS = (("--init-image", "init_image", "init_image_sha256"),
-          ("--mask", "mask", "mask_sha256"))                    # option, its value, its checksum
-
-
-def make_parser() -> Parser:
-    parser = Parser("minisd replay", "Paint a picture again from the record inside its PNG file.")
-    add = parser.add_argument
-    add("png", metavar="PNG", help="a picture that minisd painted")
-    add("--init-image", metavar="FILE", help="the picture that it was started from, if any")
-    add("--mask", metavar="FILE", help="the mask that it was painted with, if any")
-    add("-m", "--model", type=arguments.model,
-        help="what paints (default: the recorded weights)")
-    add("--device", type=arguments.device, default="auto", help="(default: auto)")
-    add("--dtype", choices=DTYPES[1:], help="(default: the recorded one)")
-    add("-o", "--output", type=arguments.png, metavar="FILE.png",
-        help="where to write, over what is there (default: outputs/<words>-<seed>.png, never over "
-             "what is there)")
-    return parser
+ASKED = ("prompt", *paint.OF_THE_RECORD, "seed", "height", "width", "dtype")
+NEEDED = (*ASKED, "model", "fingerprint")
+INPUTS = {"init_image": "--init-image", "mask": "--mask"}
 
 
 def run(argv: list[str]) -> int:
     """Paint again, and say whether it is the same picture; returns the exit status."""
-    given = make_parser().read(argv)
+    parser = Parser("minisd replay", "Paint a picture again from the record inside its PNG file, "
+                                     "and say whether the pixels are the same.")
+    parser.add_argument("png", type=arguments.file, metavar="PNG",
+                        help="a picture that minisd painted")
+    options.add_shared(parser, default=None, said="the recorded one")
+    given = parser.read(argv)
     record = png.read_metadata(given.png)
-    args = settings(record, given)
-    arguments.check_writable(args.output.parent if args.output else png.OUTPUTS, "-o")
-    inputs = paint.Inputs.read(args)
-    check_inputs(record, inputs)
-    before = images.to_rgb(given.png)
+    args = as_arguments(record, given)
+    options.check_places(args)
 
     import minisd
+    from minisd.checkpoints.weights import identity
+    from minisd.observe.reading import to_rgb
 
+    before, asked = to_rgb(given.png), paint.read_inputs(args)
+    if before.size != (args.width, args.height):
+        raise ValueError(f"'{given.png}' is {before.width} x {before.height} pixels, and its "
+                         f"record says {args.width} x {args.height}: it was resized, or the record "
+                         f"is not its own; nothing is painted")
+    for name, found in paint.checksums(asked).items():
+        if found != record[name]:
+            raise ValueError(f"argument {INPUTS[name.removesuffix('_sha256')]}: expected the "
+                             f"picture that was used then (SHA-256 of its pixels {record[name]}), "
+                             f"got another ({found})")
     sd = minisd.load(args.model, device=args.device, dtype=args.dtype)
-    for difference in differences(record, sd):
-        complain(f"warning: {difference}")
-    after, = paint.paint(sd, args, inputs)
-    paint.save(sd, args, inputs, [after])
+    now = identity(sd)
+    if now["fingerprint"] != record["fingerprint"]:
+        complain(f"warning: painted by {record.get('weights', record['model'])} with the "
+                 f"fingerprint {record['fingerprint']}, and {now['weights']} has "
+                 f"{now['fingerprint']}: expect another picture, or name the right weights with -m")
+    if now["dtype"] != record["dtype"]:
+        complain(f"warning: painted in {record['dtype']}, and this is {now['dtype']}: expect a "
+                 f"picture that differs a little")
+    _, (after,) = paint.paint(sd, args, asked)
     say(compare(before, after))
     return 0
 
 
-# Before painting
-
-def settings(record: dict[str, Any], given: argparse.Namespace) -> argparse.Namespace:
+def as_arguments(record: dict[str, Any], given: argparse.Namespace) -> argparse.Namespace:
     """The painter's arguments that a record stands for. Raises ValueError for what is none."""
-    missing = [name for name in NEEDED if name not in record]
+    missing = [name for name in NEEDED if record.get(name) is None]
     if missing:
-        raise ValueError(f"the record in {given.png!r} is incomplete: it lacks "
+        raise ValueError(f"the record in '{given.png}' is incomplete: it lacks "
                          f"{', '.join(missing)}; nothing can be painted from it")
-    files = input_options(record, given)
-    names = (*paint.SETTINGS, "seed", "height", "width", "strength")
-    argv = [f"--{name.replace('_', '-')}={record[name]}" for name in names if name in record]
-    argv += ["--paste"] if record.get("paste") else []
+    for name, option in INPUTS.items():
+        then, file = record.get(f"{name}_sha256"), getattr(given, name)
+        if then is not None and file is None:
+            raise ValueError(f"'{given.png}' was painted with {option}: name that file again (the "
+                             f"SHA-256 of its pixels is {then})")
+        if then is None and file is not None:
+            raise ValueError(f"'{given.png}' was painted without {option}: leave it out")
+    asked = {name: record.get(name) for name in (*ASKED, "strength")} | {
+        name: value for name, value in vars(given).items() if value is not None and name != "png"}
+    asked["model"] = given.model or recorded_model(record, given.png)
+    argv = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()
+            if value is not None]
     try:
-        args = options.parse([*argv, f"--dtype={record['dtype']}", *files])
-    except ValueError as error:
-        raise ValueError(f"the record in {given.png!r} makes no sense ({error}): nothing can be "
+        return options.parse(argv + ["--paste"] * bool(record.get("paste")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the record in '{given.png}' makes no sense ({error}): nothing can be "
                          f"painted from it") from error
-    args.dtype = given.dtype or args.dtype
-    args.model = given.model or recorded_model(record, given.png)
-    args.device, args.output = given.device, given.output
-    return args
 
 
-def recorded_model(record: dict[str, Any], png: str) -> str:
+def recorded_model(record: dict[str, Any], picture: Path) -> str:
     """What painted the picture, as minisd.load takes it.
 
     Records before "weights" was in them say only "v1": then it is "auto". Raises ValueError for
@@ -103,50 +104,12 @@ def recorded_model(record: dict[str, Any], png: str) -> str:
         return "auto"
     if isinstance(name, str) and name == Path(name).name and name and (WEIGHTS / name).exists():
         return name
-    raise ValueError(f"{png!r} was painted by {name!r} (fingerprint {record['fingerprint']}), "
+    raise ValueError(f"'{picture}' was painted by {name!r} (fingerprint {record['fingerprint']}), "
                      f"which is not in weights/: name them again with -m MODEL")
 
 
-def input_options(record: dict[str, Any], given: argparse.Namespace) -> list[str]:
-    """The pictures that the painting started from. Raises ValueError for one too few or many."""
-    named = []
-    for option, name, key in INPUTS:
-        file = getattr(given, name)
-        if key in record and file is None:
-            raise ValueError(f"{given.png!r} was painted with {option}: name that file again with "
-                             f"{option} FILE (the SHA-256 of its pixels is {record[key]})")
-        if key not in record and file is not None:
-            raise ValueError(f"{given.png!r} was painted without {option}: leave it out")
-        named += [] if file is None else [f"{option}={file}"]
-    return named
-
-
-def check_inputs(record: dict[str, Any], inputs: paint.Inputs) -> None:
-    """Raises ValueError for another input picture than the recorded one."""
-    for option, _, key in INPUTS:
-        if key in record and inputs.sha256[key] != record[key]:
-            raise ValueError(f"argument {option}: expected the picture that was used then (SHA-256 "
-                             f"of its pixels {record[key]}), got another ({inputs.sha256[key]})")
-
-
-def differences(record: dict[str, Any], sd: "StableDiffusion") -> Iterator[str]:
-    """Why the picture may come out otherwise."""
-    if record["fingerprint"] != sd.fingerprint:
-        yield (f"painted by {record.get('weights', record['model'])} with the fingerprint "
-               f"{record['fingerprint']}, and {sd.weights} has {sd.fingerprint}: expect another "
-               f"picture, or name the right weights with -m")
-    if record["dtype"] != paint.dtype_name(sd):
-        yield (f"painted in {record['dtype']}, and this is {paint.dtype_name(sd)}: expect a "
-               f"picture that differs a little")
-
-
-# After it
-
 def compare(before: Image.Image, after: Image.Image) -> str:
-    """One line about two pictures in RGB."""
-    if before.size != after.size:
-        return (f"not compared: the file is {before.width} x {before.height} pixels, and its "
-                f"record says {after.width} x {after.height}")
+    """One line about two RGB pictures of one size."""
     apart = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16))
     most, share = apart.max(), f"{np.mean(apart > 0):.2%}"
     if most == 0:

@@ -1,71 +1,110 @@
 """What the command line says: results on stdout, one line for each complaint on stderr.
 
-Only the standard library is imported here, so that `doctor` can speak where nothing else works.
+Only the standard library is imported, so that `doctor` can speak where nothing else works.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 import threading
-from pathlib import Path
-from types import FrameType
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+from minisd.checkpoints.untrusted import shown
+
+if TYPE_CHECKING:
+    from minisd.samplers import SampleStep
+
+LONGEST = 2000                  # characters of one complaint
+SECRET = re.compile(r"(?<=//)[^/@\s]+(?=@)|\bhf_[A-Za-z0-9]{12,}")  # user:password@, a hub's token
+
+
+class Output:
+    """A standard stream that ends nothing: what nobody takes is dropped.
+
+    It may be None, as services have it, or closed, a pipe whose reader has left, a full disk. A
+    letter that its encoding lacks is escaped.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = open(os.devnull, "w") if stream is None else stream   # noqa: SIM115
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = self.stream.encoding or "utf-8"
+        return self._try("write", text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def _try(self, method: str, *text: str) -> int:
+        try:
+            getattr(self.stream, method)(*text)
+        except (OSError, ValueError):
+            self.failed = True
+            with suppress(OSError, ValueError):     # Python flushes once more when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        return sum(map(len, text))
 
 
 def say(text: str) -> None:
-    """Text on stdout, also where its encoding lacks a letter of a file's name."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    """Text on stdout; control characters, as a file's name may hold them, are escaped."""
+    print("\n".join(shown(line, len(line)) for line in text.split("\n")), flush=True)
 
 
-def short(path: Path) -> Path:
-    """A path as it can be typed here: from the working directory on where it lies below that."""
-    here, whole = Path.cwd(), path.absolute()
-    return whole.relative_to(here) if whole.is_relative_to(here) else whole
-
-
-def complain(text: str) -> None:
-    """Exactly one line on stderr, clear of any progress bar."""
-    line = f"minisd: {' '.join(text.split())}"
-    if "tqdm" in sys.modules:               # else there is no bar, and maybe no tqdm
-        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-    else:
-        sys.stderr.write(f"{line}\n")
-
-
-def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int,
-         file: TextIO | None = None, line: str | None = None) -> None:
+def warn(message: Warning | str, *_: object) -> None:
     """Stands in for warnings.showwarning, which prints file names and source lines too."""
     complain(f"warning: {message}")
 
 
-class CtrlC:
-    """Inside `with`, Ctrl-C interrupts at the next `check` if it did not at once.
+def complain(text: str) -> None:
+    """Exactly one line on stderr, without secrets, clear of any progress bar."""
+    line = f"minisd: {shown(SECRET.sub('***', ' '.join(text.split())), LONGEST)}\n"
+    if "tqdm" in sys.modules:               # else there is no bar, and maybe no tqdm
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr, end="")
+    else:
+        sys.stderr.write(line)
 
-    Python drops an exception that is raised in a destructor or a weak reference's callback, and
-    Ctrl-C with it if it comes just then.
+
+@contextmanager
+def watching() -> Iterator[Callable[[SampleStep], None]]:
+    """Yields what is to see every step of a run.
+
+    It draws a bar on stderr, from the first step on, so that errors stand alone. Ctrl-C interrupts
+    at the next step if it did not at once: Python drops an exception that is raised in a destructor
+    or a weak reference's callback, and Ctrl-C with it if it comes just then.
     """
+    bars: list[Any] = []
+    pressed: list[int] = []
 
-    def __init__(self) -> None:
-        self.pressed = False
-        self._before: Any = None
-
-    def __enter__(self) -> CtrlC:
-        ours = (threading.current_thread() is threading.main_thread()
-                and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-        self._before = signal.signal(signal.SIGINT, self._note) if ours else None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
         signal.default_int_handler(number, frame)
 
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
-        if self.pressed:
+    def see(step: SampleStep) -> None:
+        if pressed:
             raise KeyboardInterrupt
+        if not bars:
+            from tqdm import tqdm
+
+            bars.append(tqdm(total=step.total, unit="step", file=sys.stderr))
+        bars[0].update()
+
+    ours = (threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield see
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for bar in bars:
+            bar.close()

@@ -4,20 +4,17 @@ Exit status 0 for a known file and for any other that can be read, with a line t
 2 for one that is damaged, empty, no weights at all, or not there.
 """
 
+from minisd.cli import arguments
 from minisd.cli.arguments import Parser
 from minisd.cli.terminal import say
 
 
-def make_parser() -> Parser:
-    parser = Parser("minisd verify", "Say which known file a file is, and whether it is whole.")
-    parser.add_argument("file", metavar="FILE",
-                        help="a .safetensors, .ckpt, vocab.json or merges.txt; all of it is read")
-    return parser
-
-
 def run(argv: list[str]) -> int:
     """Read a file and say what it is; returns the exit status."""
-    file = make_parser().read(argv).file
+    parser = Parser("minisd verify", "Say which known file a file is, and whether it is whole.")
+    parser.add_argument("file", type=arguments.file, metavar="FILE",
+                        help="a .safetensors, .ckpt, vocab.json or merges.txt; all of it is read")
+    file = parser.read(argv).file
 
     from minisd.checkpoints.registry import verify
 
