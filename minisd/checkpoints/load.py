@@ -13,6 +13,7 @@ from minisd.checkpoints.places import SHIPPED, WEIGHTS
 from minisd.checkpoints.registry import LOADABLE, candidates, leave_aside, whole_model
 from minisd.config import TOYWORLD
 from minisd.pipeline import StableDiffusion
+from minisd.speed import accelerate
 from minisd.toyworld.clip import CLIP
 
 __all__ = ["SHIPPED", "WEIGHTS", "load", "load_clip"]
@@ -22,7 +23,7 @@ NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
 
 
 def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, device: str = "auto",
-         dtype: str | torch.dtype = "auto") -> StableDiffusion:
+         dtype: str | torch.dtype = "auto", fast: bool = True) -> StableDiffusion:
     """A trained model, ready to paint.
 
     model: "auto" (what $MINISD_MODEL names, else v1 weights found in weights/, else toyworld; see
@@ -37,18 +38,22 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     float32: bfloat16 moves one prediction of the UNet by 0.3 to 0.4 % of its norm, and a picture
     of 25 steps by about one grey level of 255, at a few edges by up to 60; float16 moves both by a
     tenth of that.
+    fast: with the kernels of speed/, whose results agree within rounding.
     Raises ValueError or FileNotFoundError, naming what was expected.
     """
     chosen = _chosen(parts)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
     *places, last = candidates(model)
+    sd = None
     for place in places:
         try:
-            return _loaded(place, chosen, target, kind)
+            sd = _loaded(place, chosen, target, kind)
+            break
         except (ValueError, OSError) as error:
             leave_aside(place, error)
-    return _loaded(last, chosen, target, kind)
+    sd = sd or _loaded(last, chosen, target, kind)
+    return accelerate(sd) if fast else sd
 
 
 def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype
@@ -63,6 +68,8 @@ def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.d
                 sd.get_submodule(name).to_empty(device=device)
             else:
                 sd.set_submodule(name, LeftOut(part, chosen))
+    if "decoder" not in chosen:         # else a run would say so after all of its steps
+        sd.text_to_image = sd.vae.decoder.forward       # type: ignore[method-assign, assignment]
     held = tuple(f"{name}." for part in chosen for name in LOADABLE[part])
     checkpoint.copy(source, {name: tensor for name, tensor in sd.state_dict().items()
                              if name.startswith(held)})
@@ -90,7 +97,7 @@ class LeftOut(nn.Module):
         self.error = (f"the {part} was not loaded, only {', '.join(chosen)}: load the model with "
                       f"parts={[*chosen, part]}, or without parts for all of it")
 
-    def forward(self, *inputs: object) -> NoReturn:
+    def forward(self, *inputs: object, **settings: object) -> NoReturn:
         raise ValueError(self.error)
 
 

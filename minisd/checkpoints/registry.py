@@ -147,7 +147,7 @@ def whole_model(place: Path, parts: Iterable[str] = PARTS) -> tuple[Source, Stab
     tokenizer = find_tokenizer(source.path, config)
     with reading(place, "Stable Diffusion v1, its sizes make no network"), torch.device("meta"):
         sd = StableDiffusion(config, tokenizer)
-    match(sd, source, only=tuple(f"{part}." for part in source.parts))
+    match(sd, source)
     return source, sd
 
 
@@ -174,6 +174,10 @@ class KnownModel:
     path: Path | None               # where it lies; None: not at hand
     on_disk: int                    # bytes of its weight files; 0: not at hand
     advice: str                     # how to get it; "": it is at hand
+
+    @property
+    def at_hand(self) -> bool:
+        return self.path is not None
 
     @property
     def parameters(self) -> int:

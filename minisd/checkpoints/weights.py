@@ -36,7 +36,6 @@ __all__ = ["PARTS", "Source", "config_of", "open_model", "read_config", "write_c
 PART_OF = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 LISTED = 5                      # names shown of each kind of difference
 SAMPLED = 64                    # values per tensor that enter the fingerprint
-EVERYTHING = ("",)              # the beginnings of all names
 
 
 # In
@@ -67,20 +66,20 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     copy(source, targets)
 
 
-def match(module: nn.Module, source: Source, part: str = "", *,
-          only: tuple[str, ...] = EVERYTHING) -> dict[str, Tensor]:
+def match(module: nn.Module, source: Source, part: str = "") -> dict[str, Tensor]:
     """Which tensor of a module each tensor of a source belongs into, by the source's names.
 
-    part: the source's network that the module is, where it is one alone. only: how the module's
-    names begin that are to be filled. Raises Refused, with one list of what is missing, too much
-    or of another shape, unless all of these match. The VAE's attention was once written as 1x1
+    part: the source's network that the module is, where it is one alone. A whole model is matched
+    in the networks that the source holds. Raises Refused, with one list of what is missing, too
+    much or of another shape, unless all match. The VAE's attention was once written as 1x1
     convolutions: (c, c, 1, 1) counts as (c, c).
     """
     prefix = f"{part}." if part else ""
     found = {name.removeprefix(prefix): shape for name, shape in source.shapes.items()
-             if name.startswith(prefix) and name.removeprefix(prefix).startswith(only)}
+             if name.startswith(prefix)}
+    held = [f"{name}." for name in source.parts] if isinstance(module, StableDiffusion) else [""]
     wanted = {name: tensor for name, tensor in module.state_dict().items()
-              if name.startswith(only)}
+              if name.startswith(tuple(held))}
     shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     shaped = [f"{name} {found[name]} instead of {shape}" for name, shape in shapes.items()
               if name in found and found[name] not in (shape, (*shape, 1, 1))]

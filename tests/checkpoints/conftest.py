@@ -7,7 +7,7 @@ import torch
 import v1_files
 from torch import Tensor
 
-from minisd.checkpoints import places, registry, vocabulary
+from minisd.checkpoints import load, places, registry, vocabulary
 from minisd.checkpoints.places import SHIPPED
 from minisd.pipeline import StableDiffusion
 
@@ -32,6 +32,8 @@ def weights(tmp_path, monkeypatch) -> Path:
     (folder / "toyworld").symlink_to(SHIPPED, target_is_directory=True)
     for module in (places, registry, vocabulary):
         monkeypatch.setattr(module, "WEIGHTS", folder)
+    for module in (registry, load):
+        monkeypatch.setattr(module, "SHIPPED", folder / "toyworld")
     monkeypatch.delenv("MINISD_MODEL", raising=False)
     return folder
 

@@ -140,10 +140,10 @@ def test_a_failed_save_leaves_the_old_file(other, path, monkeypatch):
 
     def fails_halfway(tensors, target) -> None:
         Path(target).write_bytes(old[:100])
-        raise OSError("no space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(weights, "save_file", fails_halfway)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space left on device"):
         weights.save(other, path)
     assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
 

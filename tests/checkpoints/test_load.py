@@ -1,0 +1,414 @@
+"""Loading: parts alone, dtypes, kernels; and what is wrong with a model, on every way in."""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import v1_files
+from parity import relative_error
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from v1_files import SMALL, TEXT, UNET, VAE, assert_same
+
+import minisd
+from minisd.checkpoints import formats, load as loading, sources, weights as checkpoint
+from minisd.checkpoints.places import SHIPPED
+from minisd.checkpoints.sources import PARTS
+from minisd.cli.main import main
+from minisd.config import TOYWORLD, V1
+from minisd.pipeline import StableDiffusion
+from minisd.speed import kernels
+
+LOADABLE = ("text_encoder", "unet", "encoder", "decoder")
+NAME = "first_stage_model.decoder.conv_out.bias"        # of one tensor, and ours of the same
+OURS = "vae.decoder.conv_out.bias"
+Tensors = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def path(tensors, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "v1.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+# All of it
+
+def test_the_public_functions_stay_callable_whatever_is_imported() -> None:
+    """Importing a file of a package makes it an attribute, in place of a function of its name."""
+    files = {file.stem for file in Path(minisd.__file__).parent.iterdir()}
+    assert not {"load", "models"} & files
+    assert minisd.load is loading.load
+
+
+def test_a_model_file_is_opened_once(path, monkeypatch) -> None:
+    opened, open_weights = [], sources.open_weights
+    monkeypatch.setattr(sources, "open_weights",
+                        lambda file: opened.append(file) or open_weights(file))
+    minisd.load(path, device="cpu", dtype="float32")
+    assert opened == [path]
+
+
+def test_a_model_knows_the_name_of_its_weights(path, monkeypatch) -> None:
+    assert minisd.load(path, parts=["encoder"]).weights == "v1.safetensors"
+    assert minisd.load("toyworld", parts=["encoder"]).weights == "toyworld"
+    monkeypatch.chdir(SHIPPED)
+    assert minisd.load(".", parts=["encoder"]).weights == "toyworld"
+
+
+def test_the_kernels_of_speed_are_taken_unless_told_otherwise(path) -> None:
+    for fast in (True, False):
+        sd = minisd.load(path, device="cpu", dtype="float32", fast=fast)
+        assert any(isinstance(module, kernels.Attention) for module in sd.modules()) == fast
+        assert not any(p.requires_grad or sd.training for p in sd.parameters())
+
+
+# Parts alone
+
+@pytest.mark.parametrize("parts", [
+    ["unet"], ("decoder", "encoder"), {"text_encoder"}, (part for part in ["encoder"]), LOADABLE])
+def test_only_the_parts_asked_for_take_memory(v1sd, path, parts) -> None:
+    wanted = set(parts) if not hasattr(parts, "send") else {"encoder"}
+    sd = minisd.load(path, parts=parts, device="cpu", dtype="float32")
+    prefixes = {"text_encoder": "text_encoder.", "unet": "unet.",
+                "encoder": ("vae.encoder.", "vae.quant_conv."),
+                "decoder": ("vae.decoder.", "vae.post_quant_conv.")}
+    expected = {name: tensor for name, tensor in v1sd.state_dict().items()
+                if any(name.startswith(prefixes[part]) for part in wanted)}
+    assert sd.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in sd.state_dict().items())
+    assert (sd.device, sd.dtype) == (torch.device("cpu"), torch.float32)
+    assert (checkpoint.fingerprint(sd) == checkpoint.fingerprint(v1sd)) == (wanted == set(LOADABLE))
+
+
+def test_a_part_works_alone_and_the_others_say_how_to_load_them(v1sd, path) -> None:
+    pixels = torch.rand(1, 3, 40, 24) * 2 - 1
+    coder = minisd.load(path, parts=["encoder"], device="cpu", dtype="float32", fast=False)
+    assert torch.equal(coder.vae.encode(pixels).mean, v1sd.vae.encode(pixels).mean)
+    expected = ("the {} was not loaded, only encoder: load the model with parts=['encoder', '{}'], "
+                "or without parts for all of it")
+    for part, use in {
+            "decoder": lambda: coder.decode(torch.zeros(1, 4, 5, 3)),
+            "unet": lambda: coder.unet(torch.zeros(1, 4, 5, 3), torch.tensor([5]),
+                                       torch.zeros(1, 77, 64)),
+            "text_encoder": lambda: coder.text_encoder(torch.tensor([[1]]))}.items():
+        with pytest.raises(ValueError, match=re.escape(expected.format(part, part))):
+            use()
+    rest = minisd.load(path, parts=["decoder"], device="cpu", dtype="float32", fast=False)
+    z = torch.randn(1, 4, 5, 3)
+    assert torch.equal(rest.vae.decode(z), v1sd.vae.decode(z))
+    with pytest.raises(ValueError, match="the encoder was not loaded"):
+        rest.encode_image(pixels)
+    shipped = minisd.load("toyworld", parts=["unet"], device="cpu", dtype="float32")
+    with pytest.raises(ValueError, match="the text_encoder was not loaded"):
+        shipped.encode_prompt("a red car")
+
+
+@pytest.mark.parametrize(("parts", "missing", "runs"), [
+    (["text_encoder", "unet"], "decoder", ["text_to_image"]),
+    (["text_encoder", "unet", "encoder"], "decoder", ["text_to_image", "image_to_image"]),
+    (["text_encoder", "unet", "decoder"], "encoder", ["image_to_image", "inpaint", "steps"]),
+    (["text_encoder", "decoder"], "unet", ["text_to_image", "steps"])])
+def test_a_run_that_lacks_a_part_fails_before_its_first_step(parts, missing, runs) -> None:
+    sd = minisd.load("toyworld", parts=parts, device="cpu", dtype="float32")
+    seen, picture = [], Image.new("RGB", (64, 64))
+    inputs = {"image_to_image": {"image": picture, "on_step": seen.append},
+              "inpaint": {"image": picture, "mask": picture, "on_step": seen.append},
+              "steps": {"image": picture} if missing == "encoder" else {}}
+    for run in runs:
+        with pytest.raises(ValueError, match=f"the {missing} was not loaded, only "):
+            list(getattr(sd, run)("a red car", **inputs.get(run, {"on_step": seen.append})))
+    assert not seen
+
+
+def test_what_a_run_does_without_need_not_be_loaded() -> None:
+    sd = minisd.load("toyworld", parts=["text_encoder", "unet"], device="cpu", dtype="float32")
+    asked = {"steps": 5, "height": 64, "width": 64, "seed": 0}
+    assert len(list(sd.steps("a red car", **asked))) == 5
+    assert len(sd.trace("a red car", pictures="none", **asked)) == 5
+    assert sd.to("cpu", torch.bfloat16) is sd and sd.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "minisd", "one file"])
+def test_a_part_needs_no_file_but_its_own(v1sd, tmp_path, layout) -> None:
+    if layout == "diffusers":
+        folder = v1_files.diffusers_folder(v1sd, tmp_path / "model")
+        for part in ("unet", "text_encoder"):
+            next((folder / part).iterdir()).unlink()
+    else:
+        folder = tmp_path
+        checkpoint.write_config(folder, SMALL)
+        checkpoint.save(v1sd.vae, folder / "vae.safetensors", dtype=torch.float32)
+    model = folder / "vae.safetensors" if layout == "one file" else folder
+    sd = minisd.load(model, parts=["decoder"], device="cpu", dtype="float32")
+    assert torch.equal(sd.vae.decoder.conv_in.weight, v1sd.vae.decoder.conv_in.weight)
+    with pytest.raises(ValueError, match="holds only the VAE, and no UNet"):
+        minisd.load(model, parts=["unet"])
+    with pytest.raises(ValueError, match="holds only the VAE, and no text encoder or UNet"):
+        minisd.load(model)
+
+
+@pytest.mark.parametrize("parts", [
+    "unet", [], ["vae"], ["unet", "clip"], 5, [None], [["unet"]], {"unet": 1, 2: 3}])
+def test_parts_that_are_none_are_refused(path, parts) -> None:
+    expected = "parts must be a list of some of 'text_encoder', 'unet', 'encoder', 'decoder', got "
+    with pytest.raises(ValueError, match=re.escape(expected + repr(parts))) as error:
+        minisd.load(path, parts=parts)
+    assert ("'vae' is 'encoder' and 'decoder'" in str(error.value)) == (parts == ["vae"])
+
+
+# Precision
+
+@pytest.mark.parametrize(("device", "features", "expected"), [
+    ("cpu", {"avx512_bf16": True}, torch.bfloat16), ("cpu", {"amx_bf16": True}, torch.bfloat16),
+    ("cpu", {"avx2": True, "avx512_bf16": False}, torch.float32), ("cpu", {}, torch.float32),
+    ("cuda", {}, torch.float16), ("mps", {"avx512_bf16": True}, torch.float16)])
+def test_auto_is_the_fastest_dtype_in_hardware(monkeypatch, device, features, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert loading.choose_dtype("auto", torch.device(device)) == expected
+
+
+def test_devices_and_dtypes_that_are_none(path) -> None:
+    with pytest.raises(ValueError, match="device 'toaster' is not at hand .*: try 'cpu'"):
+        minisd.load(path, device="toaster")
+    for dtype in ("float8", torch.int8):
+        with pytest.raises(ValueError, match="dtype must be .*float32, bfloat16, float16, got "):
+            minisd.load(path, dtype=dtype)
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    """One prediction of the UNet. Its steps of 2^-8 make 0.3 to 0.4 % of the norm, on any CPU."""
+    exact, rough = (minisd.load("toyworld", device="cpu", dtype=name)
+                    for name in ("float32", "bfloat16"))
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    eps = []
+    for sd in (exact, rough):
+        with torch.no_grad():
+            context = sd.encode_prompt("a red car below a yellow balloon")
+            eps.append(sd.unet(latents.to(sd.dtype), torch.tensor([500.0]), context).float())
+    assert relative_error(eps[1], eps[0]) < 2e-2
+
+
+# What is wrong with a model: each row builds one, and says what must be said
+
+def tensor_file(change: Callable[[Tensors], Tensors]) -> Callable[[Tensors, Path], Path]:
+    """A sound safetensors file that holds something else."""
+    def build(tensors: Tensors, folder: Path) -> Path:
+        save_file(change(tensors), folder / "model.safetensors")
+        return folder / "model.safetensors"
+    return build
+
+
+def pickled(change: Callable[[Tensors], object]) -> Callable[[Tensors, Path], Path]:
+    """A sound .ckpt that holds something else."""
+    def build(tensors: Tensors, folder: Path) -> Path:
+        torch.save(change(tensors), folder / "model.ckpt")
+        return folder / "model.ckpt"
+    return build
+
+
+def cut(tensors: Tensors, folder: Path) -> Path:
+    path = tensor_file(dict)(tensors, folder)
+    os.truncate(path, path.stat().st_size // 2)
+    return path
+
+
+def drop(*names: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: value for name, value in tensors.items() if name not in names}
+
+
+def with_value(value: float, name: str = NAME) -> Callable[[Tensors], Tensors]:
+    """One number among 9.3 million is this one."""
+    def change(tensors: Tensors) -> Tensors:
+        spoilt = tensors[name].clone()
+        spoilt.view(-1)[-1] = value
+        return tensors | {name: spoilt}
+    return change
+
+
+def toyworld(change: Callable[[Path], object]) -> Callable[[Tensors, Path], Path]:
+    """A folder of our own layout, one thing in it changed."""
+    def build(tensors: Tensors, folder: Path) -> Path:
+        copy = folder / "toyworld"
+        copy.mkdir()
+        for path in [*SHIPPED.glob("*.safetensors"), SHIPPED / "tokenizer"]:
+            (copy / path.name).symlink_to(path)
+        shutil.copy(SHIPPED / "config.json", copy)
+        change(copy)
+        return copy
+    return build
+
+
+def replaced(name: str, data: bytes) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).write_bytes(data)
+    return change
+
+
+def foreign_folder(tensors: Tensors, folder: Path) -> Path:
+    """Another pipeline in diffusers' layout: its text encoder is no CLIP."""
+    (folder / "model" / "text_encoder").mkdir(parents=True)
+    save_file({"shared.weight": torch.zeros(2, 2)},
+              folder / "model" / "text_encoder" / "model.safetensors")
+    return folder / "model"
+
+
+class EvilCall:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch owned",)
+
+
+FAULTS: dict[str, tuple[Callable[[Tensors, Path], Path], str]] = {
+    "half of it": (cut, "it is damaged, cut off, or no"),
+    "a pickle that runs a command": (
+        pickled(lambda t: {"state_dict": t, "x": EvilCall()}), r"asks to run (posix|nt)\.system"),
+    "a plain pickle": (
+        lambda t, folder: (folder / "x.ckpt").write_bytes(pickle.dumps({"a": 1})) and
+        folder / "x.ckpt", "it is a bare pickle"),
+    "another model": (tensor_file(lambda t: {"lora_unet.lora_up.weight": torch.ones(2)}), "a LoRA"),
+    "a tensor missing": (tensor_file(drop(NAME)), f"nothing was loaded: 1 missing: {OURS}$"),
+    "a ckpt with a tensor missing": (pickled(drop(NAME)), f"nothing was loaded: 1 missing: {OURS}"),
+    "a layer missing": (
+        tensor_file(lambda t: {name: value for name, value in t.items()
+                               if not name.startswith(f"{UNET}output_blocks.11.1.")}),
+        "26 missing: unet.up.3.layers.2.att"),
+    "a layer missing that shows a size": (
+        tensor_file(lambda t: {name: value for name, value in t.items()
+                               if not name.startswith(f"{VAE}encoder.down.3.")}),
+        "incomplete, it lacks vae.encoder.levels.3.resnets.0.conv1"),
+    "a tensor too many": (tensor_file(lambda t: t | {f"{VAE}decoder.surplus": torch.zeros(1)}),
+                          "nothing was loaded: 1 unexpected: vae.decoder.surplus"),
+    "a tensor of nobody's": (tensor_file(lambda t: t | {"surplus": torch.zeros(1)}),
+                             "nothing was loaded: 1 unexpected: surplus"),
+    "a tensor of another shape": (
+        tensor_file(lambda t: t | {NAME: torch.zeros(5)}),
+        rf"1 of another shape: {OURS} \(5,\) instead of \(3,\)"),
+    "a width that no groups divide": (
+        tensor_file(lambda t: t | {
+            f"{VAE}encoder.down.0.block.0.conv1.weight": torch.zeros(33, 32, 3, 3)}),
+        "its sizes make no network"),
+    "NaN": (tensor_file(with_value(float("nan"))), f"{OURS} contains NaN or infinity, nothing was"),
+    "infinity": (tensor_file(with_value(float("-inf"))), f"{OURS} contains NaN or infinity"),
+    "NaN in a ckpt": (pickled(with_value(float("nan"))), f"{OURS} contains NaN or infinity"),
+    "NaN in float16": (
+        tensor_file(lambda t: {k: v.half() if v.is_floating_point() else v for k, v in
+                               with_value(float("nan"))(t).items()}), f"{OURS} contains NaN"),
+    "quantised": (tensor_file(lambda t: t | {NAME: torch.zeros(3, dtype=torch.int8)}),
+                  f"{NAME} holds torch.int8, expected floating-point numbers"),
+    "no such file": (lambda t, folder: folder / "nothing.ckpt", "nothing.ckpt"),
+    "a diffusers folder of other networks": (
+        foreign_folder, r"model.safetensors: these are not the weights .* network .shared.weight"),
+    "our folder without its UNet": (
+        toyworld(lambda folder: (folder / "unet.safetensors").unlink()),
+        "and no UNet: expected unet.safetensors there"),
+    "our folder without its sizes": (
+        toyworld(lambda folder: (folder / "config.json").unlink()), "is no model: .*config.json"),
+    "our folder, its sizes damaged": (
+        toyworld(replaced("config.json", b'{"name": "x"')), "config.json: it is damaged"),
+    "our folder, its UNet cut": (
+        toyworld(replaced("unet.safetensors", (SHIPPED / "unet.safetensors").read_bytes()[:-9])),
+        "unet.safetensors: it is damaged, cut off"),
+    "our folder, its networks exchanged": (
+        toyworld(replaced("unet.safetensors", (SHIPPED / "vae.safetensors").read_bytes())),
+        "does not fit StableDiffusion, nothing was loaded: .* missing: unet.*; .* unexpected"),
+    "our folder of other sizes": (
+        toyworld(lambda folder: checkpoint.write_config(folder, replace(
+            TOYWORLD, unet=replace(TOYWORLD.unet, context_dim=64)))),
+        r"of another shape: unet.*to_k.weight \(\d+, 128\) instead of \(\d+, 64\)"),
+    "our folder of huge sizes": (
+        toyworld(lambda folder: checkpoint.write_config(folder, replace(
+            TOYWORLD, text=replace(TOYWORLD.text, width=16_384, layers=200)))),
+        r"does not fit StableDiffusion|text_encoder.* instead of"),
+}
+
+
+@pytest.fixture(scope="module")
+def other() -> StableDiffusion:
+    """A model in use, into which faulty files are loaded: no value of theirs may reach it."""
+    return v1_files.small(1)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder for the model, in a working directory where nothing may appear."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield tmp_path / "there"
+    assert os.listdir(tmp_path / "here") == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_model_is_refused_and_nothing_is_lost(other, tensors, place, capsys, fault) -> None:
+    build, message = FAULTS[fault]
+    path = build(tensors, place)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        minisd.load(path, device="cpu", dtype="float32")
+    assert path.name in str(error.value)
+
+    assert main(["a car", "-m", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("minisd: error: ") and len(err.splitlines()) == 1
+    assert re.search(message, err.removesuffix("\n")) or not path.exists()
+
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises((ValueError, FileNotFoundError)):
+        checkpoint.load_into(other, path)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_the_command_in_a_process_of_its_own(tensors, place) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "minisd", "a car", "-m", FAULTS["a pickle that runs a command"][0](
+            tensors, place)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+
+
+def test_values_that_only_the_dtype_cannot_hold(tensors, tmp_path) -> None:
+    path = tensor_file(with_value(7e4))(tensors, tmp_path)
+    for dtype in ("float32", "bfloat16"):
+        assert minisd.load(path, device="cpu", dtype=dtype).vae.decoder.conv_out.bias[-1] > 6e4
+    with pytest.raises(ValueError, match=r"reaches 7e\+04, too much for torch.float16: load in fl"):
+        minisd.load(path, device="cpu", dtype="float16")
+
+
+def test_memory_is_taken_when_all_names_and_shapes_fit(tensors, tmp_path, monkeypatch) -> None:
+    """A file that claims large sizes costs no memory."""
+    path = tensor_file(drop(NAME))(tensors, tmp_path)
+    monkeypatch.setattr(StableDiffusion, "to_empty", lambda *_, **__: pytest.fail("took memory"))
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: pytest.fail("took memory"))
+    monkeypatch.setattr(formats.Weights, "get", lambda *_: pytest.fail("read a tensor"))
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        minisd.load(path)
+
+
+# At full size
+
+@pytest.mark.slow
+def test_every_layout_at_full_size(tmp_path) -> None:
+    """The 1,066,235,307 numbers of v1 in float16, from three layouts; 2.1 GB of disk for each."""
+    with torch.device("meta"):
+        expected = StableDiffusion(V1).half()
+    expected.to_empty(device="cpu").requires_grad_(False)
+    for tensor in expected.state_dict().values():       # random bits, below float16's NaN
+        tensor.view(torch.int16).random_(0, 0x7BFF)
+    path = tmp_path / "v1.safetensors"
+    save_file(v1_files.compvis(expected), path)
+    assert_same(minisd.load(path, dtype="float16", device="cpu"), expected)
+    torch.save({"state_dict": load_file(path)}, tmp_path / "v1.ckpt")
+    path.unlink()
+    assert_same(minisd.load(tmp_path / "v1.ckpt", dtype="float16", device="cpu"), expected)
+    (tmp_path / "v1.ckpt").unlink()
+    folder = v1_files.diffusers_folder(expected, tmp_path / "v1", old=True)
+    assert_same(minisd.load(folder, dtype="float16", device="cpu"), expected)
