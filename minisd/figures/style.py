@@ -135,7 +135,8 @@ def entitle(figure: Figure, title: str) -> None:
 
 def embolden(text: Text) -> None:
     """The typeface has no bold letters: a thin line around these makes them stronger."""
-    text.set_path_effects([Stroke(linewidth=0.038 * float(text.get_fontsize()), foreground=INK), Normal()])
+    outline = Stroke(linewidth=0.038 * float(text.get_fontsize()), foreground=INK)
+    text.set_path_effects([outline, Normal()])
 
 
 def title_lines(title: str, width: float = WIDE) -> int:

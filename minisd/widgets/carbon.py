@@ -4,25 +4,23 @@ The arithmetic of the Machine Learning Impact calculator (Lacoste et al. 2019), 
 open. It counts what the machines draw while they compute: not their making, nor their use later.
 """
 
-import math
 from collections.abc import Generator, Mapping
 
 import ipywidgets
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
+from minisd.figures.charts import shade
+from minisd.figures.style import as_picture, blank, house, printable
+from minisd.widgets import knobs
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
-from minisd.widgets.pictures import COLOURS
 
 WATTS_PER_KILOWATT = 1000
 CAR_KG_PER_KM = 0.25            # 400 g a mile, a typical passenger car (US EPA, 2023)
 YOURS = "this calculation"
-# Scale of the drawing, which is shown at half its size.
-WIDTH, ROW, LEFT, MARGIN, LETTERS = 1480, 84, 460, 60, 30
-LEAST, MOST = -9, 12            # powers of ten, in kg, that a ruler reaches at the utmost
-WORST_PUE, DIRTIEST = 3.0, 1.2  # ends of the sliders
-STYLE = {"description_width": "16em"}
-FULL = {"width": "auto"}
+LEAST = 1e-9                    # kg: where the ruler begins at the utmost
+WIDE = 760
 
 
 def carbon_kg(watts: float, hours: float, kg_per_kwh: float, pue: float = 1.0) -> float:
@@ -46,20 +44,16 @@ def carbon_calculator(compared: Mapping[str, float], *, watts: float = 250.0,
 
     def frames(at: Values) -> Generator[Frame, None, None]:
         kg = carbon_kg(at["watts"], at["hours"], at["kg_per_kwh"], at["pue"])
-        picture = ruler({YOURS: kg, **compared})
-        yield Frame(1, 1, View(picture, in_digits(at, kg)))
+        yield Frame(1, 1, View(ruler({YOURS: kg, **compared}), in_digits(at, kg)))
 
-    knobs = {
-        "watts": ipywidgets.BoundedFloatText(watts, min=0, max=1e9, description="Power, in W",
-                                             style=STYLE, layout=FULL),
-        "hours": ipywidgets.BoundedFloatText(hours, min=0, max=1e9, description="Time, in h",
-                                             style=STYLE, layout=FULL),
-        "kg_per_kwh": ipywidgets.FloatSlider(kg_per_kwh, min=0, max=DIRTIEST, step=0.01,
-                                             description="Grid, in kg/kWh", style=STYLE,
-                                             layout=FULL),
-        "pue": ipywidgets.FloatSlider(1, min=1, max=WORST_PUE, step=0.05, style=STYLE, layout=FULL,
-                                      description="Building's overhead (PUE)")}
-    return Explorer("carbon calculator", knobs, frames, width=WIDTH // 2,
+    def number(name: str, value: float) -> ipywidgets.BoundedFloatText:
+        return ipywidgets.BoundedFloatText(value, min=0, max=1e9, description=name,
+                                           **knobs.COMMON)
+
+    board = {"watts": number("Power, in W", watts), "hours": number("Time, in h", hours),
+             "kg_per_kwh": knobs.slider("Grid, in kg/kWh", kg_per_kwh, 0.0, 1.2, 0.01),
+             "pue": knobs.slider("Overhead (PUE)", 1.0, 1.0, 3.0, 0.05)}
+    return Explorer("carbon calculator", board, frames, width=WIDE,
                     about="kilograms of carbon dioxide on a ruler of powers of ten")
 
 
@@ -86,31 +80,21 @@ def in_words(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+@house()
 def ruler(masses: Mapping[str, float]) -> Image.Image:
     """A row for each mass, in kg, with a dot over a common scale of powers of ten."""
-    powers = [math.log10(kg) for kg in masses.values() if kg > 0]
-    low = max(LEAST, math.floor(min(powers, default=0)))
-    high = min(MOST, max(math.ceil(max(powers, default=1)), low + 1))
-    height = ROW * len(masses) + 2 * MARGIN
-    paper = Image.new("RGB", (WIDTH, height), COLOURS["paper"])
-    pen, font = ImageDraw.Draw(paper), ImageFont.load_default(LETTERS)
-    room = WIDTH - LEFT - 4 * MARGIN            # the value of the largest stands at the right
-
-    def place(power: float) -> float:
-        return LEFT + room * (min(max(power, low), high) - low) / (high - low)
-
-    every = math.ceil((high - low) / 6)
-    for power in range(low, high + 1):
-        pen.line([(place(power), MARGIN // 2), (place(power), height - MARGIN)], "#D8D8D8", 2)
-        if (power - low) % every == 0:
-            pen.text((place(power), height - MARGIN + 8), as_mass(10.0 ** power),
-                     COLOURS["ink"], font, anchor="ma")
-    for row, (name, kg) in enumerate(masses.items()):
-        y, colour = MARGIN // 2 + ROW * row + ROW // 2, COLOURS["time" if row == 0 else "noise"]
-        x = place(math.log10(kg)) if kg > 0 else LEFT
-        pen.text((LEFT - 24, y), name, COLOURS["ink"], font, anchor="rm")
-        pen.line([(LEFT, y), (x, y)], colour, 6)
-        pen.ellipse((x - 14, y - 14, x + 14, y + 14), fill=colour)
-        pen.text((x + 26, y), as_mass(kg), COLOURS["ink"], font, anchor="lm", stroke_width=6,
-                 stroke_fill=COLOURS["paper"])
-    return paper
+    figure = blank(0.5 * len(masses) + 0.7, 9.5)
+    axes = figure.subplots()
+    shown = [max(kg, LEAST) for kg in masses.values()]
+    axes.set(xscale="log", xlim=(min(shown) / 3, 30 * max(shown)),
+             ylim=(len(masses) - 0.5, -0.5))
+    for y, (kg, at) in enumerate(zip(masses.values(), shown, strict=True)):
+        colour = shade(0, ("time",) if y == 0 else ("noise",))
+        axes.plot([min(shown) / 3, at], [y, y], color=colour)
+        axes.plot([at], [y], "o", color=colour, markersize=11)
+        axes.annotate(as_mass(kg), (at, y), (10, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(masses)), [printable(name, 40) for name in masses])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda kg, _: as_mass(float(kg))))
+    axes.set_xticks([], minor=True)
+    axes.grid(axis="y", visible=False)
+    return as_picture(figure)

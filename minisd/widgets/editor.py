@@ -1,27 +1,26 @@
 """The editor: a picture to begin from, how far into noise it goes, and a mask to stay inside."""
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
 
-import ipywidgets
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw
 
 from minisd import images
+from minisd.figures.style import INK
+from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
+from minisd.samplers import SampleStep
+from minisd.widgets import knobs
 from minisd.widgets.cells import Drawn, DrawnMask
-from minisd.widgets.engine import Frame, heard
+from minisd.widgets.drawing import GAP, MOVED, moved, row, sheet
+from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.examples import examples
-from minisd.widgets.explorer import Explorer, Values, View
-from minisd.widgets.guidance import FEW_STEPS, FULL, SMALL, STEPS, STYLE
-from minisd.widgets.maps import GAP, LABEL_HIGH, Panel, sheet
-from minisd.widgets.pictures import COLOURS
+from minisd.widgets.explorer import Explorer, Request, Values, View, painting, small
 
 SIDE = 320                      # pixels along each of the two pictures
-WIDE, HIGH = 2 * SIDE + GAP, SIDE + LABEL_HIGH
+STEPS = 12
 WHOLE, BOX, DRAWN = "the whole picture", "a box", "clicked cells"
-DIMMED = 0.35                   # of the light of what a drawn mask leaves alone
-MOVED = 32                      # grey levels from which on a pixel counts as changed
+DIMMED = 0.35                   # of the light of what a mask leaves alone
 
 
 def editor(sd: StableDiffusion, picture: Image.Image) -> "Editor":
@@ -39,37 +38,28 @@ class Editor(Explorer):
     """
 
     def __init__(self, sd: StableDiffusion, picture: Image.Image) -> None:
-        self.sd, words = sd, examples(sd.config.name)
-        factor, side = sd.config.vae.downscale, sd.config.image_size
-        self.original, = images.to_pil(images.from_pil(picture, size=(side, side)))
-        self.cells, self.factor = side // factor, factor
-        small = sum(p.numel() for p in sd.unet.parameters()) < SMALL
-        self.steps, self.guidance = STEPS if small else FEW_STEPS, words.guidance
-        cells = self.cells
-
-        def whole(name: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
-            return ipywidgets.IntSlider(value, min=low, max=high, description=name,
-                                        continuous_update=small, style=STYLE, layout=dict(FULL))
-
-        self.box = {"left": whole("Left", cells // 4, 0, cells - 1),
-                    "top": whole("Top", 0, 0, cells - 1),
-                    "wide": whole("Width", cells // 2, 1, cells),
-                    "high": whole("Height", cells // 2, 1, cells)}
+        self.sd, example, live = sd, examples(sd.config.name), small(sd.unet)
+        self.factor, side = sd.config.vae.downscale, sd.config.image_size
+        self.original, = images.to_pil(to_tensor(picture, size=(side, side)))
+        self.cells = cells = side // self.factor
+        self.box = {"left": knobs.slider("Left", cells // 4, 0, cells - 1, live=live),
+                    "top": knobs.slider("Top", 0, 0, cells - 1, live=live),
+                    "wide": knobs.slider("Width", cells // 2, 1, cells, live=live),
+                    "high": knobs.slider("Height", cells // 2, 1, cells, live=live)}
         self.drawing = DrawnMask(cells, SIDE)
         self.shown: Drawn | None = None                 # under the drawing's buttons
-        knobs = {
-            "prompt": ipywidgets.Text(words.repainted_prompt, description="Prompt",
-                                      continuous_update=False, style=STYLE, layout=FULL),
-            "repaint": ipywidgets.ToggleButtons(options=[WHOLE, BOX, DRAWN], value=BOX,
-                                                description="Repaint", style=STYLE),
-            "strength": ipywidgets.FloatSlider(
-                1.0, min=0, max=1, step=0.05, description="Strength", readout_format=".2f",
-                continuous_update=small, style=STYLE, layout=FULL),
-            "seed": whole("Seed", min(words.seed, 50), 0, 50), **self.box,
+        board = {
+            "prompt": knobs.words("Prompt", example.repainted_prompt),
+            "repaint": knobs.buttons("Repaint", [WHOLE, BOX, DRAWN], BOX),
+            "strength": knobs.slider("Strength", 1.0, 0.0, 1.0, 0.05, live=live),
+            "seed": knobs.slider("Seed", min(example.seed, 50), 0, 50, live=live), **self.box,
             "cells": self.drawing}
-        super().__init__("editor", knobs, self._frames, width=WIDE,
+        for knob in self.box.values():
+            knob.layout = {"width": "auto"}             # of its own, to be hidden
+        board["repaint"].observe(lambda _: self._hide(), "value")
+        super().__init__("editor", board, self._frames, width=2 * SIDE + GAP,
+                         memory=Memory(sd), live=live,
                          about="the original with the mask, and the repainted picture")
-        knobs["repaint"].observe(lambda _: self._hide(), "value")
         self._hide()
 
     def _hide(self) -> None:
@@ -78,7 +68,7 @@ class Editor(Explorer):
             knob.layout.display = None if chosen == BOX else "none"
         self.drawing.layout.display = None if chosen == DRAWN else "none"
 
-    def _show(self, request: tuple[tuple[str, Any], ...], frame: Frame) -> None:
+    def _show(self, request: Request, frame: Frame) -> None:
         super()._show(request, frame)
         drawn = dict(request)["cells"]
         if drawn != self.shown:
@@ -99,22 +89,20 @@ class Editor(Explorer):
             asked = "Click the cells that are to be repainted."
             yield Frame(1, 1, View(self._sheet(self.lit(mask), self.original), asked))
             return
-        run, early = heard(lambda: self.sd.steps(
-            at["prompt"], image=self.original, mask=mask, strength=at["strength"],
-            guidance_scale=self.guidance, seed=at["seed"], steps=self.steps))
-        step, late = heard(lambda: next(run, None))             # reads the prompt
-        done, last, start = 0, step, 0.0 if step is None else step.t
-        while step is not None:
-            last, done = step, step.index + 1
-            if done < step.total:
-                yield Frame(done, step.total + 1,
-                            self._view(at, self.sd.preview(step.x0)[0], mask, start, done))
-            step = next(run, None)
-        painted = self.sd.decode(self.sd.encode_image(self.original) if last is None
-                                 else last.x_prev)[0]
-        notes = [f"Note: {note}." for note in dict.fromkeys(early + late)]
-        yield Frame(done + 1, done + 1, self._view(at, painted, mask, start, done),
-                    " ".join(["Done.", *notes]))
+        run = self.sd.steps(at["prompt"], image=self.original, mask=mask, seed=at["seed"],
+                            strength=at["strength"], steps=STEPS)
+        first = next(run, None)
+        if first is None:                               # no step is run
+            back = self.sd.decode(self.sd.encode_image(self.original))[0]
+            yield Frame(1, 1, self._view(at, back, mask, None, 0.0))
+            return
+
+        def whole() -> Iterator[SampleStep]:
+            yield first
+            yield from run
+
+        yield from painting(self.sd, whole(), lambda pictures, step: self._view(
+            at, pictures[0], mask, step, first.t))
 
     def mask(self, at: Values) -> Image.Image | None:
         """White in the box, cut off at the picture's edges, or in the cells; None for all."""
@@ -128,29 +116,28 @@ class Editor(Explorer):
 
     def _corners(self, at: Values) -> tuple[int, int, int, int]:
         """The box's first and last pixels."""
-        right, bottom = min(at["left"] + at["wide"], self.cells), min(at["top"] + at["high"],
-                                                                      self.cells)
+        right, bottom = (min(at[a] + at[b], self.cells) for a, b in
+                         (("left", "wide"), ("top", "high")))
         left, top, right, bottom = (self.factor * n for n in (at["left"], at["top"], right, bottom))
         return left, top, right - 1, bottom - 1
 
-    def _view(self, at: Values, painted: Image.Image, mask: Image.Image | None, t: float, done: int
-              ) -> View:
+    def _view(self, at: Values, painted: Image.Image, mask: Image.Image | None,
+              step: SampleStep | None, t: float) -> View:
         before = self.original.copy()
         if at["repaint"] == BOX:
-            ImageDraw.Draw(before).rectangle(self._corners(at), outline=COLOURS["ink"], width=2)
+            ImageDraw.Draw(before).rectangle(self._corners(at), outline=INK, width=2)
         elif mask is not None:
             before = self.lit(mask)
-        moved = np.asarray(ImageChops.difference(painted, self.original)).max(2) > MOVED
-        lines = [f"{done} of {self.steps} steps, from t = {t:.0f} on." if done else
+        changed = moved(painted, self.original) > MOVED
+        lines = [f"{step.index + 1} of {STEPS} steps, from t = {t:.0f} on." if step else
                  "No step is run: the picture comes back as the autoencoder has it.",
-                 f"{moved.mean():.0%} of the pixels change by more than {MOVED} levels"]
+                 f"{changed.mean():.0%} of the pixels change by more than {MOVED} levels"]
         if mask is not None:
             inside = np.asarray(mask) > 0
-            outside = f"{moved[~inside].mean():.0%}" if (~inside).any() else "none there"
-            lines[-1] += (f": {moved[inside].mean():.0%} in the mask, which holds "
+            outside = f"{changed[~inside].mean():.0%}" if (~inside).any() else "none there"
+            lines[-1] += (f": {changed[inside].mean():.0%} in the mask, which holds "
                           f"{inside.mean():.0%} of them, and outside it {outside}")
         return View(self._sheet(before, painted), "\n".join(lines))
 
     def _sheet(self, before: Image.Image, painted: Image.Image) -> Image.Image:
-        return sheet(WIDE, HIGH, [Panel(before, "original", 0, 0, SIDE),
-                                  Panel(painted, "repainted", SIDE + GAP, 0, SIDE)])
+        return sheet(row([(before, "original"), (painted, "repainted")], SIDE))

@@ -4,28 +4,32 @@ A widget's callback may run on any thread, even beside a busy cell (JupyterLab's
 must return at once; so all it does is leave a request with its `Engine`. The work is a generator
 of `Frame`s, consumed on one daemon thread that all engines share. Between two frames the engine
 looks whether the request is still the latest; if not, the run ends there and costs nothing more.
-On that thread only trait values are written: nothing is printed, pyplot is not touched, and an
-error becomes a line of text below the picture.
+On that thread only trait values are written: nothing is printed, pyplot is not touched, and
+whatever the work raises becomes a line of text below the picture, as its warnings do.
 """
 
 import atexit
 import threading
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from html import escape
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import ipywidgets
+from PIL import Image
+from torch import nn
 
-from minisd.tokenizer import HEARD
-from minisd.widgets.pictures import COLOURS
+from minisd.checkpoints.weights import fingerprint
+from minisd.figures.style import COLOURS, ERROR
+from minisd.tokenizer import HEARD, warn
 
-T = TypeVar("T")
-
-KEPT = 64                       # finished results an engine remembers
+KEPT = 64                       # things that a widget remembers
 GOODBYE = 2.0                   # seconds that a step under way is given when Python exits
+LONGEST = 1000                  # letters of an error that are shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Frame:
     done: int                   # of `total`, for the progress bar
     total: int
     value: Any = None           # what to show now; None: nothing new
-    note: str = ""              # for the status line; "": leave it as it is, in the end "Done."
+    note: str = ""              # for the status line; "": leave it as it is, in the end "Done"
 
 
 Work = Callable[[Any], Generator[Frame, None, None]]        # request -> frames
@@ -68,7 +72,8 @@ class Worker:
 
     def _loop(self) -> None:
         while (call := self._calls.get()) is not None and not self.leaving:
-            call()
+            with suppress(BaseException):       # an engine tells its own; others must still work
+                call()
             del call            # while it waits, the thread keeps nobody's model alive
 
 
@@ -76,27 +81,60 @@ WORKER = Worker()
 atexit.register(WORKER.leave)
 
 
+class Memory:
+    """What was computed with one model; all of it is forgotten when the model's weights change."""
+
+    def __init__(self, model: nn.Module | None = None, most: int = KEPT) -> None:
+        self.model, self.most = model, most
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._weights = "" if model is None else fingerprint(model)
+
+    def find(self, key: Hashable) -> Any:
+        """What is kept under the key, or None."""
+        weights = "" if self.model is None else fingerprint(self.model)
+        if weights != self._weights:
+            self._kept.clear()
+            self._weights = weights
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, value: Any) -> None:
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What is kept under the key; it is made where there is none."""
+        found = self.find(key)
+        found = make() if found is None else found
+        self.keep(key, found)
+        return found
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
 class Engine:
     """One widget's way to the worker: `submit` requests, see frames; `progress` and `status`.
 
     work: request -> a generator of frames, run on the worker thread.
     show: called with the request and each of its frames that has a value; writes traits.
-    Requests are hashable; what finished is kept and shown again without work.
+    Requests are hashable; what finished is kept in `memory` and shown again without work.
     """
 
-    def __init__(self, work: Work, show: Show) -> None:
-        self.work, self.show = work, show
+    def __init__(self, work: Work, show: Show, memory: Memory | None = None) -> None:
+        self.work, self.show, self.memory = work, show, memory or Memory()
         self.progress = ipywidgets.IntProgress(
             max=1, style={"bar_color": COLOURS["time"], "description_width": "6em"},
             layout={"width": "auto"})
-        self.status = ipywidgets.HTML()
+        self.status = ipywidgets.HTML().add_class("minisd-status")
         self.counts: Counter[str] = Counter()       # started, finished, cancelled, failed, hits
-        self.error: Exception | None = None         # what the status line tells, whole
+        self.error: BaseException | None = None     # what the status line tells, whole
+        self.seconds: float | None = None           # that the last finished run took
         self._lock = threading.RLock()              # a trait's observer may submit again
         self._generation = 0                        # of the latest request; older ones are stale
         self._waiting: Hashable | None = None       # asked for, not yet taken by the worker
         self._latest: Hashable | None = None        # waiting or running
-        self._finished: OrderedDict[Hashable, Frame] = OrderedDict()
         self._idle = threading.Event()
         self._idle.set()
         self._closed = False
@@ -112,10 +150,10 @@ class Engine:
                 return
             self.error = None
             self._generation += 1
-            if request in self._finished:
+            if (frame := self.memory.find(("shown", request))) is not None:
                 self._latest = self._waiting = None
                 self._idle.set()
-                self._recall(request)
+                self._recall(request, frame)
                 return
             self._latest = self._waiting = request
             self._idle.clear()
@@ -133,7 +171,7 @@ class Engine:
         """No work from now on; what is under way ends at its next frame."""
         with self._lock:
             self._closed = True
-            self._finished.clear()
+            self.memory.clear()
             self._forget_latest()
 
     def follow(self, view: ipywidgets.Widget) -> None:
@@ -146,7 +184,7 @@ class Engine:
 
     def say(self, text: str, *, error: bool = False) -> None:
         """The status line, as plain text; a screen reader speaks it."""
-        colour = f"; color: var(--jp-error-color1, {COLOURS['error']})" if error else ""
+        colour = f"; color: var(--jp-error-color1, {ERROR})" if error else ""
         self.status.value = (f'<div role="status" style="line-height: 1.4{colour}">'
                              f'{escape(text, quote=False)}</div>')
 
@@ -155,9 +193,8 @@ class Engine:
         self._latest = self._waiting = None
         self._idle.set()
 
-    def _recall(self, request: Hashable) -> None:
-        self._finished.move_to_end(request)
-        frame = self._finished[request]
+    def _recall(self, request: Hashable, frame: Frame) -> None:
+        self.memory.keep(("shown", request), frame)
         self.counts["hits"] += 1
         try:
             self._present(request, frame)
@@ -173,10 +210,14 @@ class Engine:
         if frame.note:
             self.say(frame.note)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.error = error
         self.counts["failed"] += 1
-        self.say(f"Error ({type(error).__name__}): {error}", error=True)
+        try:
+            text = str(error)[:LONGEST]
+        except Exception:
+            text = "(its text cannot be made)"
+        self.say(f"Error ({type(error).__name__}): {text}", error=True)
 
     # On the worker thread
 
@@ -189,7 +230,7 @@ class Engine:
         self.counts["started"] += 1
         try:
             self._consume(request, generation)
-        except Exception as error:
+        except BaseException as error:      # SystemExit in the work ends no thread
             with self._lock:
                 if generation == self._generation:
                     self._fail(error)
@@ -200,27 +241,29 @@ class Engine:
                     self._idle.set()
 
     def _consume(self, request: Hashable, generation: int) -> None:
-        frames, frame, shown = self.work(request), None, False
-        try:
-            for frame in frames:
-                with self._lock:
-                    if self._wanted(generation, shown):
-                        stale = generation != self._generation
-                        self._present(request, replace(frame, note="") if stale else frame)
-                        shown = shown or frame.value is not None
-                    if not self._wanted(generation, shown):
-                        self.counts["cancelled"] += 1
-                        return
-        finally:
-            frames.close()
+        began, frame, shown = time.perf_counter(), None, False
+        with heard() as warnings:
+            frames = self.work(request)
+            try:
+                for frame in frames:
+                    with self._lock:
+                        if self._wanted(generation, shown):
+                            stale = generation != self._generation
+                            self._present(request, replace(frame, note="") if stale else frame)
+                            shown = shown or frame.value is not None
+                        if not self._wanted(generation, shown):
+                            self.counts["cancelled"] += 1
+                            return
+            finally:
+                frames.close()
         with self._lock:
             if frame is not None and generation == self._generation:
-                if not frame.note:
-                    self.say("Done.")
+                self.seconds = time.perf_counter() - began
+                notes = [f"Note: {warning}." for warning in dict.fromkeys(warnings)]
+                said = " ".join([frame.note or f"Done in {self.seconds:.1f} s.", *notes])
+                self.say(said)
                 self.counts["finished"] += 1
-                self._finished[request] = frame
-                if len(self._finished) > KEPT:
-                    self._finished.popitem(last=False)
+                self.memory.keep(("shown", request), replace(frame, note=said))
 
     def _wanted(self, generation: int, shown: bool) -> bool:
         """Whether a run goes on: the latest one does.
@@ -232,14 +275,49 @@ class Engine:
         return not WORKER.leaving and (generation == self._generation or owed)
 
 
-def heard(call: Callable[[], T]) -> tuple[T, list[str]]:
-    """What the call returns, and what the package warned of meanwhile, for the status line."""
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """The package's warnings inside the `with`, on this thread, as a list instead of shown."""
     thread = threading.get_ident()
-    before: list[str] | None = HEARD.get(thread)
-    HEARD[thread] = messages = []
+    before, messages = HEARD.get(thread), list[str]()
+    HEARD[thread] = messages
     try:
-        return call(), messages
+        yield messages
     finally:
         HEARD.pop(thread)
         if before is not None:
             HEARD[thread] = before
+
+
+class Recorded:
+    """A run that widgets look back into: steps are computed when first asked for, then kept.
+
+    start: begins the run, such as lambda: sd.steps(...). advance: makes the next step of it. Work
+    goes on where it stopped, on the worker thread only; a run that failed begins anew.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Any]],
+                 advance: Callable[[Iterator[Any]], Any] = next) -> None:
+        self.steps: list[Any] = []
+        self.notes: list[str] = []              # its warnings, which every look repeats
+        self.pictures: dict[int, Image.Image] = {}      # decoded, by the step's number
+        self._start, self._advance = start, advance
+        self._run: Iterator[Any] | None = None
+
+    def until(self, index: int) -> Generator[Frame, None, None]:
+        """Compute the missing steps up to number `index`; a frame without a value for each."""
+        for note in self.notes:
+            warn(note)
+        while len(self.steps) <= index:
+            try:
+                with heard() as notes:
+                    self._run = self._start() if self._run is None else self._run
+                    self.steps.append(self._advance(self._run))
+            except BaseException:
+                self._run = None
+                self.steps.clear()
+                raise
+            self.notes += notes
+            for note in notes:
+                warn(note)
+            yield Frame(len(self.steps), index + 2)

@@ -6,83 +6,53 @@ pixels, and where on the schedule t stands. One seed is one noise, which only gr
 
 import math
 from collections.abc import Generator
-from functools import cached_property
 
-import ipywidgets
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from minisd import images
 from minisd.diffusion import Schedule, add_noise
+from minisd.figures.pixels import signed
+from minisd.figures.style import COLOURS, INK, PAPER
 from minisd.observe import pictures
+from minisd.observe.preview import preview
+from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
-from minisd.widgets.engine import Frame
-from minisd.widgets.explorer import Explorer, Values, View
-from minisd.widgets.maps import GAP, LABEL_HIGH, Panel, sheet, signed_picture
-from minisd.widgets.pictures import COLOURS
+from minisd.widgets import knobs
+from minisd.widgets.drawing import GAP, row, sheet
+from minisd.widgets.engine import Frame, Memory
+from minisd.widgets.explorer import Explorer, Values, View, small
 
-SMALL = 20_000_000              # parameters of a VAE that decodes at once without a GPU
-SIDE, COLUMNS = 248, 3          # pixels along a tile, and tiles in a row
-WIDTH = COLUMNS * SIDE + (COLUMNS - 1) * GAP
+SIDE = 248                      # pixels along a tile, of which there are three in a row
 LIMIT = 3.0                     # standard deviations at which the maps are darkest
-LARGEST_SEED = 2 ** 31 - 1      # what a number field holds exactly in every browser
-STYLE = {"description_width": "10em"}
-FULL = {"width": "auto"}
 
 
 def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
-    """A slider over the timesteps at which `picture`, cropped to sd's size, drowns in noise."""
-    small = sum(p.numel() for p in sd.vae.parameters()) < SMALL
-    last = len(sd.schedule) - 1
-    knobs = {
-        "t": ipywidgets.IntSlider(last // 3, min=0, max=last, description="Timestep t",
-                                  continuous_update=small, style=STYLE, layout=FULL),
-        "seed": ipywidgets.BoundedIntText(0, min=0, max=LARGEST_SEED, style=STYLE, layout=FULL,
-                                          description="Seed of the noise")}
-    return Explorer("noise slider", knobs, Drowning(sd, picture).frames, width=WIDTH,
-                    about="a picture's latents, noise, their sum x_t, and x_t decoded")
+    """A slider over the timesteps at which `picture`, cropped to sd's size, turns into noise."""
+    side, last, live = sd.config.image_size, len(sd.schedule) - 1, small(sd.vae)
+    pixels, memory = to_tensor(picture, size=(side, side)), Memory(sd)
 
-
-class Drowning:
-    """One picture at every timestep."""
-
-    def __init__(self, sd: StableDiffusion, picture: Image.Image) -> None:
-        self.sd, self.picture = sd, picture
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        side = self.sd.config.image_size
-        return images.from_pil(self.picture, size=(side, side))
-
-    @cached_property
-    def latents(self) -> Tensor:
-        return self.sd.encode_image(self.pixels).cpu()
-
-    def frames(self, at: Values) -> Generator[Frame, None, None]:
-        """A linear preview of x_t at once, and then x_t decoded."""
-        g = torch.Generator().manual_seed(at["seed"])
-        noise = torch.randn(self.latents.shape, generator=g)
-        x_t = add_noise(self.latents, noise, self.sd.schedule.at(at["t"]))
-        mixed = add_noise(self.pixels, torch.randn(self.pixels.shape, generator=g),
-                          self.sd.schedule.at(at["t"]))
-        below = [(images.to_pil(mixed)[0], "the same t in pixels"),
-                 (schedule_picture(self.sd.schedule, at["t"]), "picture falls, noise grows")]
-        text = in_digits(self.sd.schedule, at["t"])
-        preview = (self.sd.preview(x_t)[0], "x_t, a preview")
-        yield Frame(1, 2, View(self._sheet(at["t"], noise, x_t, [preview, *below]), text))
-        decoded = (self.sd.decode(x_t)[0], "x_t, decoded")
-        yield Frame(2, 2, View(self._sheet(at["t"], noise, x_t, [decoded, *below]), text))
-
-    def _sheet(self, t: int, noise: Tensor, x_t: Tensor, below: list[tuple[Image.Image, str]]
-               ) -> Image.Image:
-        signal, sigma = factors(self.sd.schedule, t)
-        above = [(mosaic(signal * self.latents[0]), f"{signal:.3f} x_0"),
+    def frames(at: Values) -> Generator[Frame, None, None]:
+        latents = memory.get("latents", lambda: sd.encode_image(pixels).cpu())
+        signal, sigma = factors(sd.schedule, at["t"])
+        g = torch.Generator().manual_seed(knobs.seed_of(at["seed"]))
+        noise = torch.randn(latents.shape, generator=g)
+        x_t = add_noise(latents, noise, sd.schedule.at(at["t"]))
+        mixed = add_noise(pixels, torch.randn(pixels.shape, generator=g), sd.schedule.at(at["t"]))
+        above = [(mosaic(signal * latents[0]), f"{signal:.3f} x_0"),
                  (mosaic(sigma * noise[0]), f"+ {sigma:.3f} noise"), (mosaic(x_t[0]), "= x_t")]
-        panels = [Panel(image, label, column * (SIDE + GAP), row * (SIDE + LABEL_HIGH + GAP), SIDE)
-                  for row, shown in enumerate((above, below))
-                  for column, (image, label) in enumerate(shown)]
-        return sheet(WIDTH, 2 * (SIDE + LABEL_HIGH) + GAP, panels)
+        below = [(images.to_pil(mixed)[0], "the same t in pixels"),
+                 (schedule_picture(sd.schedule, at["t"]), "picture falls, noise grows")]
+        for done, shown in enumerate((lambda: (preview(sd, x_t)[0], "x_t, a preview"),
+                                      lambda: (sd.decode(x_t)[0], "x_t, decoded")), start=1):
+            yield Frame(done, 2, View(sheet(row([*above, shown(), *below], SIDE, columns=3)),
+                                      in_digits(sd.schedule, at["t"])))
+
+    board = {"t": knobs.slider("Timestep t", last // 3, 0, last, live=live),
+             "seed": knobs.words("Seed of the noise", "0")}
+    return Explorer("noise slider", board, frames, width=3 * SIDE + 2 * GAP, memory=memory,
+                    about="a picture's latents, noise, their sum x_t, and x_t decoded")
 
 
 def factors(schedule: Schedule, t: int) -> tuple[float, float]:
@@ -102,21 +72,20 @@ def in_digits(schedule: Schedule, t: int) -> str:
 
 def mosaic(latents: Tensor) -> Image.Image:
     """All channels (c, h, w) as signed maps on one scale, in as many rows as columns."""
-    maps = [signed_picture(values, LIMIT) for values in latents]
+    maps = [signed(values, LIMIT) for values in latents]
     return pictures.grid(maps, columns=math.ceil(math.sqrt(len(maps))), gap=1)
 
 
 def schedule_picture(schedule: Schedule, t: int) -> Image.Image:
     """Both factors over the timesteps, and a line at t; drawn large, for the sheet to shrink."""
     side, last = 2 * SIDE, len(schedule) - 1
-    paper = Image.new("RGB", (side, side), COLOURS["paper"])
+    paper = Image.new("RGB", (side, side), PAPER)
     pen = ImageDraw.Draw(paper)
-    for values, colour in ((schedule.alpha_bar.sqrt(), COLOURS["picture"]),
-                           ((1 - schedule.alpha_bar).sqrt(), COLOURS["noise"])):
-        points = [(i / last * (side - 1), (1 - value) * (side - 8) + 4)
-                  for i, value in enumerate(values.tolist())]
-        pen.line(points, fill=colour, width=8)
+    for values, kind in ((schedule.alpha_bar.sqrt(), "picture"),
+                         ((1 - schedule.alpha_bar).sqrt(), "noise")):
+        pen.line([(i / last * (side - 1), (1 - value) * (side - 8) + 4)
+                  for i, value in enumerate(values.tolist())], fill=COLOURS[kind], width=8)
     at = t / last * (side - 1)
     pen.line([(at, 0), (at, side)], fill=COLOURS["time"], width=6)
-    pen.rectangle((0, 0, side - 1, side - 1), outline=COLOURS["ink"], width=2)
+    pen.rectangle((0, 0, side - 1, side - 1), outline=INK, width=2)
     return paper

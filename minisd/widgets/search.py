@@ -2,16 +2,16 @@
 
 from collections.abc import Generator, Sequence
 
-import ipywidgets
 import torch
 from PIL import Image
 from torch import Tensor
 
-from minisd import images
-from minisd.observe import pictures
+from minisd.images import from_pil
+from minisd.observe.pictures import grid
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld.clip import CLIP
-from minisd.widgets.engine import Frame
+from minisd.widgets import knobs
+from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.explorer import Explorer, Values, View
 
 COLUMNS, ROWS = 4, 2            # of the pictures found
@@ -25,37 +25,19 @@ def picture_search(clip: CLIP, tokenizer: Tokenizer, pictures: Sequence[Image.Im
     """
     if not pictures:
         raise ValueError("there are no pictures to search: pass at least one")
-    searcher = Searcher(clip, tokenizer, pictures)
-    knobs = {"prompt": ipywidgets.Text(prompt, description="Sentence", continuous_update=True,
-                                       layout={"width": "auto"})}
-    return Explorer("picture search", knobs, searcher, about="the closest pictures")
-
-
-class Searcher:
-    """Sentences to views of the closest pictures."""
-
-    def __init__(self, clip: CLIP, tokenizer: Tokenizer, pictures: Sequence[Image.Image]) -> None:
-        self.clip, self.tokenizer, self.pictures = clip, tokenizer, pictures
-        self.vectors: Tensor | None = None              # (count, p), made at the first search
-
-    def __call__(self, at: Values) -> Generator[Frame, None, None]:
-        found, likeness = self.closest(at["prompt"])
-        picture = pictures.grid([self.pictures[i] for i in found], COLUMNS)
-        digits = [f"{value:.2f}" for value in likeness]
-        unseen = self.tokenizer.unseen_words(at["prompt"])
-        lines = [f"Cosine similarities, row by row: {', '.join(digits)}.",
-                 *[f"Never seen in training: {', '.join(unseen)}."] * bool(unseen)]
-        yield Frame(1, 1, View(picture, "\n".join(lines)),
-                    f"The closest {len(found)} of {len(self.pictures)} pictures.")
+    memory = Memory(clip)
 
     @torch.no_grad()
-    def closest(self, prompt: str) -> tuple[list[int], list[float]]:
-        """The numbers of the closest pictures, and how close each is, 1 being the same."""
-        weight = self.clip.text_projection.weight
-        if self.vectors is None:
-            pixels = torch.cat([images.from_pil(picture) for picture in self.pictures])
-            self.vectors = self.clip.embed_images(pixels.to(weight)).float()
-        ids = torch.tensor([self.tokenizer.encode(prompt).ids], device=weight.device)
-        likeness = (self.vectors @ self.clip.embed_text(ids).float().T)[:, 0]
-        best = likeness.topk(min(COLUMNS * ROWS, len(self.pictures)))
-        return best.indices.tolist(), best.values.tolist()
+    def frames(at: Values) -> Generator[Frame, None, None]:
+        weight = clip.text_projection.weight
+        vectors: Tensor = memory.get("vectors", lambda: clip.embed_images(
+            torch.cat([from_pil(picture) for picture in pictures]).to(weight)).float())
+        sentence = clip.embed_text(tokenizer(at["prompt"]).to(weight.device)).float()
+        best = (vectors @ sentence.T)[:, 0].topk(min(COLUMNS * ROWS, len(pictures)))
+        digits = ", ".join(f"{value:.2f}" for value in best.values.tolist())
+        yield Frame(1, 1, View(grid([pictures[i] for i in best.indices.tolist()], COLUMNS),
+                               f"Cosine similarities, row by row: {digits}."),
+                    f"The closest {len(best.indices)} of {len(pictures)} pictures.")
+
+    return Explorer("picture search", {"prompt": knobs.words("Sentence", prompt, live=True)},
+                    frames, memory=memory, about="the closest pictures")

@@ -1,0 +1,174 @@
+"""Pictures in widgets: sheets of labelled panels, alternative text, and stills for paper."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from minisd.figures.style import COLOURS, FAINT, INK, PAPER, printable, typeface
+from minisd.observe.pictures import few_colours
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+LABEL, GAP = 15, 8              # pixels: the size of a label's letters, and between two pictures
+LABEL_HIGH = LABEL + 7
+LIVE = 1                        # effort for pictures that are soon replaced
+# Of a still: its width, its margin, the column of knobs beside a picture, letters, and a line.
+STILL, MARGIN, BESIDE, LETTERS, LINE = 960, 20, 330, 16, 23
+TRACK, KNOB = 130, 6            # pixels: the length of a slider's track, and half of its handle
+MOVED = 32                      # grey levels from which on a pixel counts as changed
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture on a sheet: where it lies, in pixels, how large it is shown, and its label."""
+
+    picture: Image.Image | None                 # None: an empty place
+    label: str
+    left: int
+    top: int                                    # of the label, above the picture
+    side: int                                   # of the square it is fitted into
+    mark: tuple[int, int] | None = None         # row and column of a cell to be framed
+
+
+def sheet(panels: Sequence[Panel]) -> Image.Image:
+    """Labelled pictures on white, as large as they need."""
+    width = max(panel.left + panel.side for panel in panels)
+    height = max(panel.top + LABEL_HIGH + panel.side for panel in panels)
+    paper = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(paper)
+    for panel in panels:
+        label = printable(panel.label, max(4, int(panel.side / (0.5 * LABEL))))
+        pen.text((panel.left, panel.top), label, INK, typeface(label, LABEL))
+        if panel.picture is not None:
+            place(paper, panel.picture, panel.left, panel.top + LABEL_HIGH, panel.side, panel.mark)
+    return paper
+
+
+def row(pictures: Sequence[tuple[Image.Image | None, str]], side: int, *, top: int = 0,
+        columns: int = 99, mark: tuple[int, int] | None = None) -> list[Panel]:
+    """Pictures with their labels side by side, in as many lines as they need."""
+    return [Panel(picture, label, i % columns * (side + GAP),
+                  top + i // columns * (side + LABEL_HIGH + GAP), side, mark)
+            for i, (picture, label) in enumerate(pictures)]
+
+
+def place(paper: Image.Image, picture: Image.Image, left: int, top: int, side: int,
+          mark: tuple[int, int] | None = None) -> None:
+    """Small maps are enlarged cell by cell, pictures are shrunk smoothly."""
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    enlarged = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    paper.paste(picture.resize(size, enlarged), (left, top))
+    if mark is not None:
+        y, x = (at * scale for at in mark)
+        ImageDraw.Draw(paper).rectangle((left + x, top + y, left + x + scale, top + y + scale),
+                                        outline=INK, width=2)
+
+
+def moved(before: Image.Image, after: Image.Image) -> np.ndarray:
+    """How far each pixel differs, (h, w): the largest of its three differences, in grey levels."""
+    a, b = (np.asarray(picture.convert("RGB"), np.int16) for picture in (before, after))
+    return np.abs(a - b).max(2)
+
+
+# In pages
+
+def png_base64(picture: Image.Image, effort: int = 6) -> str:
+    """The picture as a PNG file in base64, which is what pages and notebooks hold.
+
+    effort: from 0 to 9, to make it small. 1 takes a third of the time of 6 for a quarter more.
+    """
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG", compress_level=effort)
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def picture_html(picture: Image.Image, *, alt: str, width: int) -> str:
+    """An <img> with alternative text (`ipywidgets.Image` has none), `width` CSS pixels wide."""
+    described = escape(alt.encode(errors="replace").decode())
+    return (f'<img alt="{described}" width="{width}" style="image-rendering: pixelated; '
+            f'max-width: 100%; height: auto" src="data:image/png;base64,'
+            f'{png_base64(picture, LIVE)}">')
+
+
+def mimebundle(view: ipywidgets.Widget | None, picture: Image.Image, description: str
+               ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For `_repr_mimebundle_`: the live widget and, wherever there is no kernel, a true picture.
+
+    GitHub, nbconvert and a notebook opened again show the PNG, for they do not know the widget.
+    It has few colours, so that the notebook stays small. view: None for the picture alone.
+    """
+    description = description.encode(errors="replace").decode()
+    data: dict[str, Any] = {"text/plain": description,
+                            "image/png": png_base64(few_colours(picture))}
+    if view is not None and view.comm is not None:          # not closed
+        data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
+    return data, {"image/png": {"width": picture.width, "alt": description}}
+
+
+# On paper
+
+@dataclass(frozen=True)
+class Knob:
+    """A knob as it is drawn: what it is called, where it stands, and how far along its track."""
+
+    name: str
+    value: str
+    share: float | None = None                  # from 0 to 1; None: it has no track
+
+
+def still(picture: Image.Image | None, knobs: Sequence[Knob], text: str) -> Image.Image:
+    """A widget on paper: its knobs, the picture beside or below them, and lines of text."""
+    shown = picture or Image.new("RGB", (1, 1), PAPER)
+    wide = shown.width > STILL - BESIDE - 3 * MARGIN
+    room = STILL - 2 * MARGIN if wide else BESIDE
+    scale = min(1.0, (STILL - 2 * MARGIN) / shown.width)
+    size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+    lines = [line for knob in knobs for line in _lines(knob, room)]
+    below = [line for part in text.split("\n") for line in wrapped(part, STILL - 2 * MARGIN)]
+    top = 1.5 * MARGIN + LINE * len(lines) if wide else MARGIN
+    left = MARGIN if wide else BESIDE + 2 * MARGIN
+    foot = max(top + size[1], MARGIN + LINE * len(lines)) + 0.5 * MARGIN
+    paper = Image.new("RGB", (STILL, round(foot + LINE * len(below) + MARGIN)), PAPER)
+    pen = ImageDraw.Draw(paper)
+    for i, (name, value, share) in enumerate(lines):
+        y = MARGIN + LINE * i
+        pen.text((MARGIN, y), name, INK, typeface(name, LETTERS))
+        x = MARGIN + 150
+        if share is not None:
+            pen.line((x, y + 10, x + TRACK, y + 10), FAINT, 4)
+            pen.line((x, y + 10, x + share * TRACK, y + 10), COLOURS["time"], 4)
+            at = x + share * TRACK
+            pen.ellipse((at - KNOB, y + 10 - KNOB, at + KNOB, y + 10 + KNOB), PAPER,
+                        COLOURS["time"], 2)
+            x += TRACK + 16
+        pen.text((x, y), value, INK, typeface(value, LETTERS))
+    if picture is not None:
+        paper.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS),
+                    (left, round(top)))
+    for i, line in enumerate(below):
+        pen.text((MARGIN, foot + LINE * i), line, INK, typeface(line, LETTERS))
+    pen.rectangle((0, 0, paper.width - 1, paper.height - 1), outline=FAINT)
+    return paper
+
+
+def _lines(knob: Knob, room: int) -> list[tuple[str, str, float | None]]:
+    """A long value takes several lines."""
+    values = wrapped(knob.value, room - 150)
+    return [(printable(knob.name, 20), values[0], knob.share), *(("", v, None) for v in values[1:])]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Printable lines between whose words breaks were put, so that none is wider than `width`."""
+    lines = [""]
+    for word in printable(text, 400).split():
+        longer = f"{lines[-1]} {word}".strip()
+        fits = typeface(longer, LETTERS).getlength(longer) <= width
+        lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
+    return lines
