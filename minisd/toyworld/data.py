@@ -1,5 +1,7 @@
 """Numbered scenes: the splits, and their pictures as tensors."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,11 @@ def random_scene(rng: np.random.Generator) -> Scene:
 def pictures(indices: range, *, size: int, split: int = TRAIN, seed: int = 0) -> np.ndarray:
     """The drawn scenes, uint8 (len(indices), size, size, 3)."""
     return np.stack([draw(scene(i, split=split, seed=seed), size) for i in indices])
+
+
+def drawn(scenes: Iterable[Scene], size: int) -> Tensor:
+    """The true pictures of scenes, (n, 3, size, size) in [-1, 1]."""
+    return to_tensor(np.stack([draw(one, size) for one in scenes]))
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

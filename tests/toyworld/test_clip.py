@@ -1,4 +1,4 @@
-"""What CLIP is trained with: near twins of scenes, foils of captions, and the contrastive loss."""
+"""What CLIP is trained with: hard negatives, foils of captions, and the contrastive loss."""
 
 import math
 import re
@@ -10,10 +10,14 @@ import pytest
 import tiny_training
 import torch
 
-from minisd.toyworld import captions, data, loop, train_clip, twins
+from minisd.toyworld import captions, data
 from minisd.toyworld.captions import RELATION_PHRASES, caption, full_caption
 from minisd.toyworld.clip import CLIP
 from minisd.toyworld.scenes import Scene
+from minisd.toyworld.training import clip as training
+from minisd.toyworld.training import hard_negatives
+
+TWO = [scene for scene in map(data.scene, range(400)) if len(scene.things) == 2]
 
 
 def differences(a: Scene, b: Scene) -> list[str]:
@@ -26,7 +30,10 @@ def differences(a: Scene, b: Scene) -> list[str]:
             assert places_a == places_b[::-1]
             found.append("places")
         else:
-            assert places_a == turned and truly_stands(b)
+            first, second = b.things
+            assert places_a == turned and {
+                "above": first.y < second.y, "below": first.y > second.y,
+                "left of": first.x < second.x, "right of": first.x > second.x}[b.relation]
             found.append("axis")
     for respect in ("colour", "kind"):
         mine, theirs = ([getattr(t, respect) for t in s.things] for s in (a, b))
@@ -37,39 +44,28 @@ def differences(a: Scene, b: Scene) -> list[str]:
     return found
 
 
-def truly_stands(scene: Scene) -> bool:
-    """Whether the places agree with the relation."""
-    first, second = scene.things
-    return {"above": first.y < second.y, "below": first.y > second.y,
-            "left of": first.x < second.x, "right of": first.x > second.x}[scene.relation]
-
-
-def test_a_twin_differs_in_one_respect_and_could_be_a_training_scene():
+def test_a_hard_negative_differs_in_one_respect_and_could_be_a_training_scene() -> None:
     rng, seen = np.random.default_rng(0), Counter()
     for i in range(2000):
         scene = data.scene(i)
-        other = twins.twin(scene, rng)
+        other = hard_negatives.hard_negative(scene, rng)
         respects = differences(scene, other)
         assert len(respects) == 1, (scene, other)
-        assert twins.is_sound(other) and other.seed == scene.seed
+        assert hard_negatives.is_sound(other) and other.seed == scene.seed
         seen[len(scene.things), respects[0]] += 1
     assert seen.keys() == {(1, "colour"), (1, "kind"), (1, "background"), (2, "colour"),
                            (2, "kind"), (2, "background"), (2, "places"), (2, "axis")}
     assert min(seen.values()) > 50
 
 
-def test_a_scene_with_something_hidden_twice_there_or_held_out_is_not_sound():
-    scene = next(scene for scene in map(data.scene, range(100)) if len(scene.things) == 2)
-
-    def is_sound(*colours: str, background: str = "gray") -> bool:
-        things = tuple(replace(thing, kind="star", colour=colour)
-                       for thing, colour in zip(scene.things, colours, strict=True))
-        return twins.is_sound(replace(scene, things=things, background=background))
-
-    assert is_sound("red", "blue")
-    assert not is_sound("red", "red")
-    assert not is_sound("red", "blue", background="sea")
-    assert not is_sound("red", "green")                             # green stars are held out
+@pytest.mark.parametrize("colours, background, sound", [
+    (("red", "blue"), "gray", True), (("red", "red"), "gray", False),       # twice the same
+    (("red", "blue"), "sea", False), (("red", "green"), "gray", False)])    # hidden; held out
+def test_only_scenes_that_could_be_trained_on_are_sound(colours, background, sound) -> None:
+    things = tuple(replace(thing, kind="star", colour=colour)
+                   for thing, colour in zip(TWO[0].things, colours, strict=True))
+    scene = replace(TWO[0], things=things, background=background)
+    assert hard_negatives.is_sound(scene) == sound
 
 
 def meaning(text: str) -> tuple:
@@ -87,73 +83,67 @@ def meaning(text: str) -> tuple:
     return first, said, second
 
 
-@pytest.mark.parametrize("telling", captions.WHOLE)
-def test_no_caption_of_a_foil_is_true_of_the_scene(telling):
+@pytest.mark.parametrize("content", captions.WHOLE)
+def test_no_caption_of_a_foil_is_true_of_the_scene(content) -> None:
     rng = np.random.default_rng(1)
     for i in range(600):
         scene = data.scene(i)
-        truth = meaning(caption(scene, rng, telling))
+        truth = meaning(caption(scene, rng, content))
         assert truth == meaning(full_caption(scene))
-        others = twins.foils(scene, rng)
-        assert len(others) == twins.FOILS and all(map(twins.is_sound, others))
-        assert all(meaning(caption(other, rng, telling)) != truth for other in others), scene
+        others = hard_negatives.foils(scene, rng)
+        assert len(others) == 4 and all(map(hard_negatives.is_sound, others))
+        assert all(meaning(caption(other, rng, content)) != truth for other in others), scene
 
 
-def test_foils_exchange_what_only_word_order_tells():
+def test_foils_exchange_what_only_word_order_tells() -> None:
     """Of most scenes of two things, three foils have the words of the truth but for the relation.
     """
-    rng, seen = np.random.default_rng(2), Counter()
-    scenes = [scene for scene in map(data.scene, range(400)) if len(scene.things) == 2]
-    for scene in scenes:
-        for other in twins.foils(scene, rng):
-            seen[differences(scene, other)[0]] += 1
+    rng = np.random.default_rng(2)
+    seen = Counter(differences(scene, other)[0] for scene in TWO
+                   for other in hard_negatives.foils(scene, rng))
     for respect in ("places", "axis", "colour", "kind"):
-        assert seen[respect] > 0.7 * len(scenes), seen
+        assert seen[respect] > 0.7 * len(TWO), seen
 
 
-def test_the_share_of_twins_is_the_one_asked_for():
-    scenes = train_clip.make_scenes(1000, 0.25, np.random.default_rng(0))
+def test_a_batch_has_as_many_hard_negatives_as_it_should() -> None:
+    scenes = training.make_scenes(1000, 0.25, np.random.default_rng(0))
     assert len(scenes) == 1000
     in_pairs = 2 * sum(a.seed == b.seed for a, b in zip(scenes, scenes[1:], strict=False))
     assert abs(in_pairs / 1000 - 0.25) < 0.06
 
 
 @pytest.mark.parametrize("plain", [0.0, 1.0])
-def test_the_second_caption_is_true_and_the_first_tells_whether_the_foils_are_false(plain):
-    rng, tells, openings = np.random.default_rng(4), [], 0
+def test_the_second_caption_is_true_and_the_first_says_whether_the_foils_are_false(plain) -> None:
+    rng, sure, openings = np.random.default_rng(4), [], 0
     for i in range(400):
-        texts, told = train_clip.with_foils(data.scene(i), plain, rng)
-        first, again, *others = texts
-        assert len(others) == twins.FOILS
+        (first, again, *others), enough = training.with_foils(data.scene(i), plain, rng)
         assert meaning(again) == meaning(full_caption(data.scene(i)))
-        assert all(meaning(other) != meaning(again) for other in others)
-        if told:
+        assert len(others) == 4 and all(meaning(other) != meaning(again) for other in others)
+        if enough:
             assert meaning(first) == meaning(again)
-        tells.append(told)
+        sure.append(enough)
         openings += again.startswith(("there is", "a picture of", "a drawing of", "an image of"))
-    assert abs(sum(tells) / 400 - 0.8) < 0.07
+    assert abs(sum(sure) / 400 - 0.8) < 0.07
     assert openings == 0 if plain else openings > 20
 
 
-def test_plain_captions_are_put_either_way_round_with_or_without_the_background():
-    rng = np.random.default_rng(0)
-    scene = next(scene for scene in map(data.scene, range(100)) if len(scene.things) == 2)
-    whole = Counter(captions.plain_caption(scene, rng) for _ in range(100))
-    short = Counter(captions.plain_caption(scene, rng, "no background") for _ in range(100))
+def test_plain_captions_are_put_either_way_round_with_or_without_the_background() -> None:
+    rng, scene = np.random.default_rng(0), TWO[0]
+    whole, short = (Counter(captions.plain_caption(scene, rng, content) for _ in range(100))
+                    for content in captions.WHOLE)
     background = captions.BACKGROUND_PHRASES[scene.background][0]
     assert full_caption(scene) in whole
-    for said in (whole, short):
-        assert len(said) == 2 and min(said.values()) > 30
+    assert all(len(said) == 2 and min(said.values()) > 30 for said in (whole, short))
     assert {text.removesuffix(background) for text in whole} == set(short)
     assert {meaning(text) for text in (*whole, *short)} == {meaning(full_caption(scene))}
 
 
-@pytest.mark.parametrize("name", train_clip.STAGES)
-def test_a_stage_moves_only_the_towers_that_it_compares(name):
+@pytest.mark.parametrize("name", training.STAGES)
+def test_a_stage_moves_only_the_towers_that_it_compares(name) -> None:
     config = tiny_training.config()
     clip = CLIP(config.text, config.image_tower)
-    stage = train_clip.Stage(name, clip, tiny_training.RECIPE, tiny_training.tokenizer(), 48)
-    stage.loss(torch.Generator().manual_seed(0), loop.Share())["loss"].backward()
+    stage = training.Stage(name, clip, tiny_training.RECIPE, tiny_training.words(), 48)
+    stage.loss(torch.Generator().manual_seed(0))["loss"].backward()
     moved = {part for part in ("text", "image")
              if getattr(clip, f"{part}_projection").weight.grad is not None}
     assert moved == ({"text"} if name == "clip_words" else {"text", "image"})
@@ -162,30 +152,25 @@ def test_a_stage_moves_only_the_towers_that_it_compares(name):
 UNIT = torch.eye(3)
 
 
-def test_the_contrastive_loss_by_hand():
-    loss, found = train_clip.contrastive_loss(UNIT, UNIT, torch.tensor(2.0))
+def test_the_contrastive_loss_by_hand() -> None:
+    loss, found = training.contrastive_loss(UNIT, UNIT, torch.tensor(2.0))
     assert loss.item() == pytest.approx(math.log(1 + 2 * math.exp(-2)), abs=1e-6) and found == 1
-    loss, found = train_clip.contrastive_loss(UNIT, UNIT.roll(1, 0), torch.tensor(0.0))
+    loss, found = training.contrastive_loss(UNIT, UNIT.roll(1, 0), torch.tensor(0.0))
     assert loss.item() == pytest.approx(math.log(3), abs=1e-6)
 
 
-def test_foils_count_where_the_caption_tells_enough_and_only_for_their_own_picture():
+def test_foils_count_where_the_caption_says_enough_and_only_for_their_own_picture() -> None:
     """One foil as like the first picture as its caption; nothing else feels it."""
     foils = torch.stack([UNIT[0], -UNIT[1], -UNIT[2]])[:, None]
     plain, foiled = math.log(1 + 2 * math.exp(-2)), math.log(2 + 2 * math.exp(-2))
     faint = math.log(1 + 2 * math.exp(-2) + math.exp(-4))
-
-    def loss(told: list[bool]) -> float:
-        return train_clip.contrastive_loss(UNIT, UNIT, torch.tensor(2.0), foils,
-                                           torch.tensor(told))[0].item()
-
-    assert loss([True, True, True]) == pytest.approx(((foiled + 2 * faint) / 3 + plain) / 2)
-    assert loss([False, True, True]) == pytest.approx(((plain + 2 * faint) / 3 + plain) / 2)
-    assert loss([False] * 3) == pytest.approx(plain)
-
-
-def test_a_foil_that_is_more_like_the_picture_than_its_caption_is_found_instead():
-    mixed = torch.nn.functional.normalize(UNIT + 0.5, dim=-1)
-    _, found = train_clip.contrastive_loss(UNIT, mixed, torch.tensor(9.0), UNIT[:, None],
-                                           torch.tensor([True, False, False]))
+    for enough, expected in (([True] * 3, ((foiled + 2 * faint) / 3 + plain) / 2),
+                             ([False, True, True], ((plain + 2 * faint) / 3 + plain) / 2),
+                             ([False] * 3, plain)):
+        loss, _ = training.contrastive_loss(UNIT, UNIT, torch.tensor(2.0), foils,
+                                            torch.tensor(enough))
+        assert loss.item() == pytest.approx(expected)
+    mixed = torch.nn.functional.normalize(UNIT + 0.5, dim=-1)      # a foil that is more like it
+    _, found = training.contrastive_loss(UNIT, mixed, torch.tensor(9.0), UNIT[:, None],
+                                         torch.tensor([True, False, False]))
     assert found == pytest.approx(2 / 3)

@@ -1,18 +1,17 @@
 """The thinned curves of a training, as they ship."""
 
-import json
+from pathlib import Path
 
-import pytest
-
-from minisd.toyworld import curves, train
-from minisd.toyworld.recipe import RECIPE, Part
+from minisd.checkpoints.places import SHIPPED
+from minisd.toyworld.training import curves
+from minisd.toyworld.training.recipe import RECIPE, Part
 
 HEADER = "step,loss,lr,images_per_second\n"
 PART = Part(steps=10, batch=4, lr=0.1, accumulate=2)
 
 
-def metrics(tmp_path, text: str):
-    path = tmp_path / "vae.csv"
+def metrics(folder: Path, text: str):
+    path = folder / "vae.csv"
     path.write_text(HEADER + text)
     return curves.read_metrics(path)
 
@@ -30,32 +29,21 @@ def test_a_window_is_the_mean_of_its_steps(tmp_path) -> None:
     assert curves.thinned(found, PART, points=100)["step"] == list(range(1, 9))
 
 
-def test_nothing_cannot_be_thinned(tmp_path) -> None:
-    with pytest.raises(ValueError, match="no steps to thin"):
-        curves.thinned(metrics(tmp_path, ""), PART)
-
-
 def test_export_keeps_curves_of_parts_trained_elsewhere(tmp_path) -> None:
     metrics(tmp_path, "1,5,1,16\n2,4,1,16\n")
-    target = tmp_path / "weights"
-    target.mkdir()
-    curves.write(target / curves.FILE, {"judge": {"step": [1]}, "vae": {"step": [9]}})
-    train.export_curves(tmp_path, target)
-    found = json.loads((target / curves.FILE).read_text())
-    assert found["judge"] == {"step": [1]}
-    assert found["vae"]["step"] == [1, 2]
+    (tmp_path / "judge.csv").write_text(HEADER)             # begun, no more
+    (tmp_path / curves.FILE).write_text('{"judge": {"step": [1]}, "vae": {"step": [9]}}')
+    curves.export(tmp_path, RECIPE, tmp_path)
+    found = curves.read(tmp_path / curves.FILE)
+    assert found["judge"] == {"step": [1]} and found["vae"]["step"] == [1, 2]
     assert found["vae"]["samples_per_step"] == RECIPE.vae.batch * RECIPE.vae.accumulate
-    assert [path.name for path in target.iterdir()] == [curves.FILE]
 
 
 def test_the_shipped_curves_are_small_and_whole() -> None:
-    path = train.SHIPPED / curves.FILE
-    if not path.exists():
-        pytest.skip("weights/toyworld has no losses.json: run `train export`")
+    path = SHIPPED / curves.FILE
     assert path.stat().st_size < 50_000
     for name, part in curves.read(path).items():
-        assert name.split(" ")[-1] in curves.PARTS
-        assert " " not in name or name.startswith(curves.EARLIER)
+        assert name.removeprefix("first ").removeprefix("second ") in curves.PARTS
         assert all(len(values) == len(part["step"]) for values in part.values()
                    if isinstance(values, list))
         assert part["step"] == sorted(part["step"])

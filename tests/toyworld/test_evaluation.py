@@ -1,4 +1,4 @@
-"""The evaluation: intervals, resumption, sharing among processes, and its sections end to end."""
+"""The evaluation: intervals, resumption, sharing among processes, its sections, and what ships."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +15,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from PIL import Image
 
 import minisd
 from minisd import figures
 from minisd.checkpoints import weights as checkpoint
-from minisd.toyworld import adherence, bench, evaluate, loop, results, train_tokenizer
-from minisd.toyworld.bench import ATTRIBUTES, Bench, Job, Options, jobs
+from minisd.checkpoints.places import SHIPPED
 from minisd.toyworld.captions import full_caption, vocabulary
-from minisd.toyworld.judge import Judge, Reading, Seen, save_judge
-from minisd.toyworld.rates import Z_95, as_text, rate, table, wilson_interval
-from minisd.toyworld.records import Records, Row, read_summary, update_summary
-
-ALONE = loop.Share()
-
+from minisd.toyworld.evaluation import __main__ as evaluate
+from minisd.toyworld.evaluation import bench, rates, results, sections
+from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs
+from minisd.toyworld.evaluation.judge import Judge, Reading, Seen
+from minisd.toyworld.evaluation.rates import Z_95, rate, wilson_interval
+from minisd.toyworld.training import loop, tokenizer
 
 # Rates
 
@@ -40,70 +38,24 @@ def test_wilson_gives_published_intervals(right: int, of: int, low: float, high:
     assert wilson_interval(right, of) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize("right, of", [(1, 2), (3, 500), (481, 500), (150, 300)])
-def test_the_bounds_are_the_shares_just_compatible_with_the_count(right: int, of: int) -> None:
-    for p in wilson_interval(right, of):
-        assert abs(right / of - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / of))
-
-
 @pytest.mark.parametrize("of", [0, 1, 7, 500])
-def test_intervals_hold_the_share_and_stay_within_0_and_1(of: int) -> None:
+def test_the_bounds_are_the_shares_just_compatible_with_the_count(of: int) -> None:
     for right in range(of + 1):
         low, high = wilson_interval(right, of)
         assert 0 <= low <= right / max(of, 1) <= high <= 1
-    assert wilson_interval(0, 0) == (0, 1)
+        for p in (low, high) if 0 < right < of else ():
+            assert abs(right / of - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / of))
 
 
-def test_no_answer_does_not_count() -> None:
+def test_no_answer_does_not_count_and_tables_show_rates_and_numbers() -> None:
     found = rate([True, None, False, True, None])
     assert (found["right"], found["of"], found["share"]) == (2, 3, 2 / 3)
-    assert as_text(found) == "66.7 (20.8-93.9)"
-    assert as_text(rate([None])) == "-"
-
-
-def test_tables_are_aligned() -> None:
-    lines = table(("name", "n", "share"), [("a", 5, "1.5"), ("longer", 1000, "-")]).splitlines()
-    assert lines == ["name       n  share", "a          5    1.5", "longer  1000      -"]
-
-
-# Records
-
-def test_rows_of_another_identity_are_never_mixed_in(tmp_path: Path) -> None:
-    records = Records(tmp_path, "rows")
-    records.add([{"model": "a", "guidance": 3.0, "index": 0}])
-    records.add([{"model": "b", "guidance": 3.0, "index": 0},
-                 {"model": "a", "guidance": 4.0, "index": 0}])
-    assert records.matching({"model": "a", "guidance": 3}) == [
-        {"model": "a", "guidance": 3.0, "index": 0}]
-    assert records.matching({"model": "c"}) == []
-    assert Records(tmp_path, "other").matching({"model": "a"}) == []
-
-
-def test_half_a_line_is_lost_alone(tmp_path: Path) -> None:
-    records = Records(tmp_path, "rows")
-    records.add([{"model": "a", "index": i} for i in range(2)])
-    with records.own.open("rb+") as file:
-        file.truncate(records.own.stat().st_size - 4)
-    records.add([{"model": "a", "index": 2}])
-    assert [row["index"] for row in records.matching({"model": "a"})] == [0, 2]
-
-
-def test_all_processes_rows_are_read_and_one_file_is_written(tmp_path: Path) -> None:
-    first, second = Records(tmp_path, "rows", 0), Records(tmp_path, "rows", 1)
-    first.add([{"model": "a", "index": 0}])
-    second.add([{"model": "a", "index": 1}])
-    assert first.matching({"model": "a"}) == second.matching({"model": "a"})
-    assert len(first.matching({"model": "a"})) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["rows-0.jsonl", "rows-1.jsonl"]
-
-
-def test_a_section_of_the_summary_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
-    path = tmp_path / "summary.json"
-    assert read_summary(path) == {}
-    for section, n in (("vae", 1), ("guidance", 2), ("vae", 3)):
-        update_summary(path, section, {"n": n})
-    assert read_summary(path) == {"vae": {"n": 3}, "guidance": {"n": 2}}
-    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+    rows = {"one": {"n": 5, "name": "x", "all": found, "parts": {"all": rate([None])}},
+            "longer": {"n": 1000, "name": "y", "all": found, "parts": {"all": found}}}
+    assert rates.table("what", rows).splitlines() == [
+        "what       n               all             parts",
+        "one        5  66.7 (20.8-93.9)                 -",
+        "longer  1000  66.7 (20.8-93.9)  66.7 (20.8-93.9)"]
 
 
 # The bench
@@ -113,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model of random weights, and a judge."""
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(1)
-    train_tokenizer.save(folder / "tokenizer", [], vocabulary())
+    tokenizer.save(folder / "tokenizer", [], vocabulary())
     config = replace(TINY, text=replace(TINY.text, vocab_size=514, max_length=77),
                      vae=replace(TINY.vae, channels=(8, 8, 12, 12)))
     sd = minisd.StableDiffusion(config)
@@ -123,7 +75,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint.write_config(folder, config)
     for part in checkpoint.PARTS:
         checkpoint.save(sd.get_submodule(part), folder / f"{part}.safetensors")
-    save_judge(Judge(), folder / "judge.safetensors")
+    checkpoint.save(Judge(), folder / "judge.safetensors")
     return folder
 
 
@@ -132,21 +84,14 @@ def sd(model: Path) -> minisd.StableDiffusion:
     return minisd.load(model, device="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    torch.manual_seed(2)
-    return Judge().eval().requires_grad_(False)
-
-
 @pytest.fixture
-def on(sd: minisd.StableDiffusion, judge: Judge, tmp_path: Path) -> Bench:
-    return Bench(sd, judge, tmp_path / "rows", ALONE, batch=2)
+def on(sd: minisd.StableDiffusion, tmp_path: Path) -> Bench:
+    torch.manual_seed(2)
+    judge = Judge().eval().requires_grad_(False)
+    return Bench(sd, judge, tmp_path / "rows", tmp_path / "figures", batch=2, steps=4)
 
 
-Work = Callable[[Sequence[Job]], list[Row]]
-
-
-def counting(log: list[int], stop_after: int = 10**6) -> Work:
+def counting(log: list[int], stop_after: int = 10**6) -> Callable[[Sequence[Job]], list[Row]]:
     """Work that logs what it does, and is interrupted at a batch."""
     def work(batch: Sequence[Job]) -> list[Row]:
         if len(log) >= stop_after:
@@ -156,104 +101,62 @@ def counting(log: list[int], stop_after: int = 10**6) -> Work:
     return work
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "plms"])
-def test_prompts_painted_together_are_those_painted_alone(sd, sampler: str) -> None:
-    prompts = [job.prompt for job in jobs("seen", 3)]
-    asked = {"guidance_scale": 3.0, "steps": 5, "sampler": sampler}
-    together = bench.paint(sd, prompts, [5, 0, 9], **asked)
-    for prompt, seed, picture in zip(prompts, [5, 0, 9], together, strict=True):
-        alone = sd.text_to_image(prompt, seed=seed, **asked)[0]
-        difference = np.abs(np.asarray(alone, int) - np.asarray(picture, int))
-        assert difference.max() <= 1            # of 255: a rounding that fell the other way
-    assert np.asarray(together[0]).std() > 1    # the pictures are not blank
-
-
-def test_a_sampler_that_starts_below_full_noise_does_so_in_a_batch_too(sd, monkeypatch) -> None:
-    """Euler's 0.2 % less; decoded it would hide in the rounding of the pictures."""
-    monkeypatch.setattr(sd, "decode", lambda latents: latents)
-    asked = {"guidance_scale": 3.0, "steps": 5, "sampler": "euler"}
-    together, alone = bench.paint(sd, ["a red car"], [5], **asked), sd.text_to_image(
-        "a red car", seed=5, **asked)
-    assert torch.allclose(together, alone, rtol=0, atol=1e-4)
-
-
-def test_what_is_judged_does_not_depend_on_the_batch(on: Bench, tmp_path: Path) -> None:
+def test_pictures_and_judgements_are_those_of_each_prompt_alone(on: Bench, tmp_path: Path) -> None:
     """Features are rounded to 5 digits in the rows."""
-    found = []
-    for size in (1, 2, 5):
+    wanted, found = jobs("seen", 3, first=7), []
+    for size in (1, 3):
         other = replace(on, batch=size, folder=tmp_path / str(size))
-        rows = other.paint_and_judge(jobs("seen", 5), sampler="ddim", steps=4, guidance=2.0)
-        assert [row["index"] for row in rows] == list(range(5))
+        rows = other.paint_and_judge(wanted, sampler="ddim", guidance=2.0)
+        assert [row["shape"] is None for row in rows] == [
+            len(job.scene.things) == 2 for job in wanted]
         found.append(np.array([row["features"] for row in rows]))
     assert np.abs(found[0] - found[1]).max() < 1e-4
-    assert np.abs(found[0] - found[2]).max() < 1e-4
     assert np.abs(found[0][0] - found[0][1]).max() > 1e-3       # of different pictures, they differ
-
-
-def test_a_job_is_a_scene_with_its_prompt() -> None:
-    for split in bench.SPLITS:
-        for job in jobs(split, 20, first=7):
-            assert job.prompt == full_caption(job.scene)
-            assert job.label == {"split": split, "index": job.index, "prompt": job.prompt}
-    assert [job.index for job in jobs("seen", 3, 7)] == [7, 8, 9]
+    settings = {"guidance_scale": 2.0, "steps": 5}
+    alone = on.sd.text_to_image(full_caption(wanted[2].scene), seed=9, **settings)[0]
+    difference = np.abs(np.asarray(on.paint(wanted, **settings)[2], int) - np.asarray(alone, int))
+    assert difference.max() <= 1 < np.asarray(alone).std()      # of 255: a rounding
 
 
 def test_a_killed_evaluation_loses_at_most_one_batch(on: Bench) -> None:
-    identity, wanted = on.identity(), jobs("seen", 7)
-    done: list[int] = []
+    identity, wanted, done, again = on.identity(), jobs("seen", 7), [], []
     with pytest.raises(KeyboardInterrupt):
         on.finish("rows", identity, wanted, counting(done, stop_after=4))
-    assert done == [0, 1, 2, 3]
-    again: list[int] = []
     rows = on.finish("rows", identity, wanted, counting(again))
-    assert again == [4, 5, 6]
+    assert (done, again) == ([0, 1, 2, 3], [4, 5, 6])
     assert [row["value"] for row in rows] == [0, 10, 20, 30, 40, 50, 60]
-    once = replace(on, folder=on.folder / "once").finish("rows", identity, wanted, counting([]))
-    assert rows == once
+    more: list[int] = []
+    assert len(on.finish("rows", identity, jobs("seen", 9), counting(more))) == 9
+    assert more == [6, 7, 8]                # the last batch has grown
 
 
-def test_more_prompts_later_cost_only_those(on: Bench) -> None:
-    on.finish("rows", on.identity(), jobs("seen", 3), counting([]))
-    log: list[int] = []
-    rows = on.finish("rows", on.identity(), jobs("seen", 5), counting(log))
-    assert log == [3, 4] and len(rows) == 5
-
-
-def test_other_weights_start_over(on: Bench) -> None:
+def test_rows_of_other_weights_settings_or_prompts_are_never_taken(on: Bench, monkeypatch) -> None:
     on.finish("rows", on.identity(), jobs("seen", 3), counting([]))
     changed = copy.deepcopy(on.sd)
     changed.unet.conv_in.bias.add_(1.0)
-    log: list[int] = []
     other = replace(on, sd=changed)
-    assert other.identity()["model"] != on.identity()["model"]
-    other.finish("rows", other.identity(), jobs("seen", 3), counting(log))
+    for identity in (other.identity(), on.identity(guidance=2.0), on.identity(guidance=3.0)):
+        log: list[int] = []
+        on.finish("rows", identity, jobs("seen", 3), counting(log))
+        assert log == [0, 1, 2], identity
+    monkeypatch.setattr(bench, "full_caption", lambda scene: "a picture")   # of another world
+    log = []
+    on.finish("rows", on.identity(), jobs("seen", 3), counting(log))
     assert log == [0, 1, 2]
-    for settings in ({"guidance": 2.0}, {"guidance": 3.0}):
-        log.clear()
-        on.finish("rows", on.identity(settings), jobs("seen", 3), counting(log))
-        assert log == [0, 1, 2], settings
-
-
-def test_rows_of_another_prompt_are_not_taken(on: Bench, monkeypatch) -> None:
-    """Where the drawn world has changed, scene 0 is another scene."""
-    on.finish("rows", on.identity(), jobs("seen", 2), counting([]))
-    monkeypatch.setattr(bench, "full_caption", lambda scene: "a picture")
-    log: list[int] = []
-    on.finish("rows", on.identity(), jobs("seen", 2), counting(log))
-    assert log == [0, 1]
 
 
 def test_two_processes_do_half_each_and_get_the_same(on: Bench, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "wait_for_all", lambda share: None)
-    wanted = jobs("seen", 3) + jobs("held_out", 2)
-    logs: list[list[int]] = [[], []]
+    monkeypatch.setattr(loop, "world_size", lambda: 2)
+    wanted, logs = jobs("seen", 5) + jobs("held_out", 2), ([], [])
     for rank in (1, 0):
-        one = replace(on, share=loop.Share(rank, 2))
-        rows = one.finish("rows", on.identity(), wanted, counting(logs[rank]))
-        assert (rows == []) == (rank == 1)
-    assert logs == [[0, 2, 1], [1, 0]]
-    alone = replace(on, folder=on.folder / "alone")
-    assert rows == alone.finish("rows", on.identity(), wanted, counting([]))
+        monkeypatch.setattr(loop, "rank", lambda rank=rank: rank)
+        if rank == 1:
+            with pytest.raises(FileNotFoundError):      # alone, it misses the other one's
+                on.finish("rows", on.identity(), wanted, counting(logs[rank]))
+        else:
+            rows = on.finish("rows", on.identity(), wanted, counting(logs[rank]))
+    assert logs == ([0, 1, 4, 0], [2, 3, 1])
+    assert [row["value"] for row in rows] == [0, 10, 20, 30, 40, 0, 10]
 
 
 def test_a_scene_without_relation_gives_no_answer_about_it() -> None:
@@ -269,44 +172,46 @@ def test_a_scene_without_relation_gives_no_answer_about_it() -> None:
 # The sections, end to end
 
 @pytest.fixture
-def small(monkeypatch) -> Iterator[None]:
+def small(monkeypatch) -> None:
     """The evaluation in seconds."""
-    monkeypatch.setattr(adherence, "GUIDANCES", (1.5, 3.0))
-    monkeypatch.setattr(adherence, "REFERENCES", 12)
-    monkeypatch.setattr(adherence, "RECIPE", replace(adherence.RECIPE, scenes=10))
-    monkeypatch.setattr(evaluate, "SHEET_SEEN", 3)
-    monkeypatch.setattr(evaluate, "SHEET_HELD_OUT", 2)
-    monkeypatch.setattr(evaluate, "SHOWN_SCENES", 3)
-    return None
+    for name, value in (("GUIDANCES", (0.0, 3.0)), ("REFERENCES", 12), ("SHEET_SEEN", 3),
+                        ("RECIPE", replace(sections.RECIPE, scenes=10)), ("SHEET_HELD_OUT", 2),
+                        ("SHOWN_SCENES", 3), ("SPEED_RUNS", 3)):
+        monkeypatch.setattr(sections, name, value)
 
 
 def run(model: Path, folder: Path, *arguments: str) -> dict[str, Row]:
     """The command on a model; returns the summary."""
     assert evaluate.main([
         *arguments, "--model", str(model), "--judge", str(model / "judge.safetensors"), "--folder",
-        str(folder), "--figures", str(folder / "figures"), "--steps", "2", "--batch", "4",
-        "--dtype", "float32"]) == 0
-    return read_summary(folder / "summary.json")
+        str(folder), "--steps", "2", "--batch", "4", "--dtype", "float32"]) == 0
+    return bench.read_summary(folder)
 
 
 def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, capsys) -> None:
-    fingerprint = minisd.load(model).fingerprint
+    fingerprint = checkpoint.fingerprint(minisd.load(model))
     for section in ("vae", "guidance", "adherence", "sheet"):
-        summary = run(model, tmp_path, section, "--prompts", "5")
+        summary = run(model, tmp_path, section, "--prompts", "5", "--samplers", "ddim", "plms")
     assert list(summary) == ["vae", "guidance", "adherence", "sheet"]
     for section in summary.values():
         assert section["model"] == fingerprint
         assert {"judge", "dtype", "hardware", "torch", "threads", "processes"} <= set(section)
-    assert [row["guidance"] for row in summary["guidance"]["rows"]] == [1.5, 3.0]
-    assert all(row["frechet"] > 0 for row in summary["guidance"]["rows"])
-    assert summary["adherence"]["guidance"] == summary["guidance"]["best"]
+    guidance = summary["guidance"]
+    assert list(guidance["curves"]) == ["plms"]
+    for rows in (guidance["rows"], *guidance["curves"].values()):
+        assert [row["guidance"] for row in rows] == [0.0, 3.0]
+        assert all(row["frechet"] > 0 and row["paired"] > 0 for row in rows)
+    assert summary["vae"]["seen"]["paired"] > 0
+    assert summary["adherence"]["guidance"] == guidance["best"]
+    assert summary["adherence"]["shapes"]["drawn"]["outline"] < 0.1
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "adherence.png", "autoencoded.png", "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out
-    for words in ("PSNR", "best guidance", "pairs held out", "prompts come out right"):
+    for words in ("psnr_mean", "best ", "pairs held out", "SD v1.5", "outline", "right "):
         assert words in printed
-    monkeypatch.setattr(bench, "paint", None)       # everything is on disk: nothing is painted
-    assert run(model, tmp_path, "guidance", "--prompts", "5") == summary
+    monkeypatch.setattr(Bench, "paint", None)       # everything is on disk: nothing is painted
+    assert run(model, tmp_path, "guidance", "--prompts", "5", "--samplers", "ddim",
+               "plms") == summary
     assert run(model, tmp_path, "adherence", "--prompts", "4")["adherence"]["groups"][
         "pairs held out"]["n"] == 4
 
@@ -325,113 +230,136 @@ def test_stages_are_measured_each_with_its_own_weights(small, model, tmp_path, s
     assert [(row["name"], row["step"]) for row in rows] == [
         ("early", 120), ("other words", None), ("late", None)]
     assert [row["model"] for row in rows[1:]] == [
-        minisd.load(path, dtype="float32").fingerprint for path in (other, model)]
+        checkpoint.fingerprint(minisd.load(path, dtype="float32")) for path in (other, model)]
     assert len({row["model"] for row in rows}) == 3
     assert all(row["seen"]["all"]["of"] == row["held_out"]["all"]["of"] == 2 for row in rows)
     assert (tmp_path / "figures" / "stages.png").exists()
-
-
-def test_a_checkpoint_of_other_sizes_is_refused(small, model, tmp_path) -> None:
     torch.save({"step": 1, "average": {"conv_in.weight": torch.zeros(2)}}, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match="bad.pt does not fit UNet"):
+    with pytest.raises(SystemExit, match="bad.pt holds no UNet of this model's sizes"):
         run(model, tmp_path, "stages", "--guidance", "2", "--checkpoints", str(tmp_path / "bad.pt"))
-    with pytest.raises(SystemExit):
-        run(model, tmp_path, "stages")
 
 
 def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeypatch) -> None:
     """A model that gets every held-out scene's colours wrong and everything else right."""
 
     def judged(self: Bench, wanted: Sequence[Job], **settings: object) -> list[Row]:
-        answers = [dict.fromkeys(ATTRIBUTES, True) for _ in wanted]
-        for job, answer in zip(wanted, answers, strict=True):
+        rows = []
+        for job in wanted:
+            answers = dict.fromkeys(ATTRIBUTES, True)
             if job.split == "held_out":
-                answer.update(colours=False, all=False)
+                answers.update(colours=False, all=False)
             if job.scene.relation is None:
-                answer["relation"] = None
-        return [{"answers": answer} for answer in answers]
+                answers["relation"] = None
+            rows.append({**job.label, "answers": answers, "read": "nothing", "shape": None})
+        return rows
 
-    drawn = []
     monkeypatch.setattr(Bench, "paint_and_judge", judged)
-    monkeypatch.setattr(figures, "adherence_bars", lambda rows: drawn.extend(rows) or
-                        figures.stages([{"name": "x", **dict.fromkeys(bench.SPLITS, rate([]))}]))
-    groups = run(model, tmp_path, "adherence", "--prompts", "40",
-                 "--guidance", "3")["adherence"]["groups"]
-    assert [row["group"] for row in drawn] == ["pairs seen in training", "pairs held out"]
-    seen, held = groups["pairs seen in training"], groups["pairs held out"]
+    monkeypatch.setattr(figures, "adherence_bars", lambda rows: figures.stages(
+        [{"name": row["group"], **dict.fromkeys(SPLITS, rate([]))} for row in rows]))
+    found = run(model, tmp_path, "adherence", "--prompts", "40", "--guidance", "3")["adherence"]
+    seen, held = (found["groups"][name] for name in ("pairs seen in training", "pairs held out"))
     assert (seen["all"]["right"], seen["all"]["of"]) == (40, 40)
-    assert seen["relation"]["of"] == groups["  of two things"]["all"]["of"]
-    assert groups["  of one thing"]["all"]["of"] + seen["relation"]["of"] == 40
+    one, two = (found["groups"][f"  of {name}"]["n"] for name in ("one thing", "two things"))
+    assert seen["relation"]["of"] == two == 40 - one
     assert (held["all"]["right"], held["colours"]["right"], held["things"]["right"]) == (0, 0, 40)
-    parts = [groups[f"  {name}"]["all"]["of"] for name in ("colour and thing", "thing and thing")]
+    parts = [found["groups"][f"  {name}"]["n"] for name in ("colour and thing", "thing and thing")]
     assert min(parts) > 0 and sum(parts) >= 40          # a scene may hold both
+    marks = found["composition"]
+    assert [mark["of"] for mark in marks["pairs seen"].values()] == [one, two, one, two, two]
+    assert [mark["share"] for mark in marks["pairs held out"].values()] == [1, 1, 0, 1, 0]
+    assert len(found["failures"]) == 40 and found["failures"][0]["wrong"] == ["colours"]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["adherence"], "run `python -m minisd.toyworld.evaluate guidance` first, or give --guidance"),
+    (["export"], "nothing was measured on model"), (["stages"], "takes --checkpoints PATH"),
+    (["vae", "--prompts", "1"], "at least 2"), (["guidance", "--samplers", "x"], "invalid choice")])
+def test_mistakes_are_a_sentence_not_a_traceback(model, tmp_path, capsys, arguments, said) -> None:
+    with pytest.raises(SystemExit) as error:
+        run(model, tmp_path, *arguments, "--target", str(tmp_path))
+    assert error.value.code and said in f"{error.value} {capsys.readouterr().err}"
+    assert not (tmp_path / results.FILE).exists()
 
 
 def test_the_best_guidance_is_that_of_this_very_model(on: Bench) -> None:
-    options = Options("x", on.folder)
-    with pytest.raises(ValueError, match="run `python -m minisd.toyworld.evaluate guidance` first"):
-        adherence.best_guidance(on, options)
-    path = on.folder / "summary.json"
-    update_summary(path, "guidance", {**on.identity(), "model": "another", "best": 7.0})
+    def known(**section: object) -> None:
+        bench.write_json(on.folder / "summary.json", {"guidance": {**on.identity(), **section}})
+
+    known(model="another", best=7.0)
     with pytest.raises(ValueError, match="is not known"):
-        adherence.best_guidance(on, options)
-    update_summary(path, "guidance", {**on.identity(), "best": 4.0})
-    assert adherence.best_guidance(on, options) == 4.0
-    assert adherence.best_guidance(on, replace(options, guidance=2.5)) == 2.5
-
-
-def test_pictures_of_the_vae_section_are_measured_as_they_are_seen(on: Bench) -> None:
-    """8 bits for each colour, as in the file: at most 0.5 of 255 away from the drawing."""
-    images = bench.drawn([job.scene for job in jobs("seen", 2)], 32)
-    picture = Image.fromarray(((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-    assert torch.equal(bench.as_tensor([picture])[0], images[0])
+        sections.best_guidance(on)
+    known(best=4.0)
+    assert sections.best_guidance(on) == 4.0
+    assert sections.best_guidance(replace(on, guidance=2.5)) == 2.5
 
 
 # What ships
 
-def test_export_writes_what_was_measured_on_this_model(small, model, tmp_path, capsys) -> None:
-    run(model, tmp_path, "adherence", "--prompts", "3", "--guidance", "2")
-    run(model, tmp_path, "export", "--target", str(tmp_path))
-    shipped = results.read(tmp_path / results.FILE)
-    assert shipped.model == minisd.load(model).fingerprint and list(shipped.sections) == [
-        "adherence"]
-    assert {(f.split, f.index) for f in shipped.failures} == {
-        (split, i) for split in bench.SPLITS for i in range(3)}     # random weights paint nothing
-    said = capsys.readouterr().out
-    assert "not measured: vae, guidance, stages, speed" in said and "6 failures" in said
+def test_what_was_measured_on_one_model_is_exported_and_read_again(tmp_path: Path) -> None:
+    made = {"model": "aaa", "judge": "jjj"}
+    failures = [{**job.label, "read": "nothing, unclear", "wrong": ["colours"]}
+                for job in (*jobs("seen", 30), *jobs("held_out", 2, first=4))]
+    bench.write_json(tmp_path / "summary.json", {
+        "vae": {**made, "seen": {"n": 3, "psnr_mean": 31.123456}},
+        "adherence": {**made, "n": 30, "rate": rate([True, True, False]), "failures": failures},
+        "stages": {**made, "model": "old", "rows": []}, "sheet": {**made, "n": 64, "right": 60}})
+    said = results.export(tmp_path, tmp_path, "aaa", "jjj")
+    assert "stages is left out: it is of model old and judge jjj" in said
+    assert "not measured: guidance, stages, speed" in said
+    found = results.read(tmp_path / results.FILE)
+    assert (found.model, found.judge, list(found.sections)) == ("aaa", "jjj", ["vae", "adherence"])
+    assert found.sections["vae"]["seen"] == {"n": 3, "psnr_mean": 31.12}
+    assert found.sections["adherence"]["rate"]["share"] == 0.6667
+    assert "failures" not in found.sections["adherence"]
+    assert [(f.split, f.index) for f in found.failures[:5]] == [
+        ("seen", 0), ("held_out", 4), ("seen", 1), ("held_out", 5), ("seen", 2)]
+    assert len(found.failures) == results.MOST_FAILURES
+    first = found.failures[1]
+    assert first.prompt == first.job.prompt and first.wrong == ["colours"]
+    with pytest.raises(ValueError, match="nothing was measured on model bbb"):
+        results.export(tmp_path, tmp_path, "bbb", "jjj")
+    assert results.read(tmp_path / results.FILE) == found
 
 
-def test_export_refuses_where_nothing_was_measured(model, tmp_path) -> None:
-    with pytest.raises(ValueError, match="nothing was measured on model"):
-        run(model, tmp_path, "export", "--target", str(tmp_path))
-    assert not (tmp_path / results.FILE).exists()
+def test_a_missing_file_says_how_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"evaluation.json is not there: .* export`"):
+        results.read(tmp_path / results.FILE)
+    assert results.Results().missing == list(results.SECTIONS)
+
+
+def test_the_shipped_evaluation_is_small_and_of_the_shipped_weights() -> None:
+    path = SHIPPED / results.FILE
+    shipped = results.read(path)
+    assert shipped.model == checkpoint.fingerprint(minisd.load("toyworld"))
+    assert path.stat().st_size < 100_000
+    assert all(section["model"] == shipped.model for section in shipped.sections.values())
+    for one in shipped.failures:
+        assert one.prompt == one.job.prompt and one.wrong
 
 
 # Other processes
 
 @pytest.mark.slow
 def test_torchrun_gives_what_one_process_gives(model: Path, tmp_path: Path) -> None:
-    summaries = []
+    found = []
     for name, start in (("one", ["-m"]),
                         ("two", ["-m", "torch.distributed.run", "--standalone",
                                  "--nproc_per_node=2", "-m"])):
         subprocess.run(
             [sys.executable, *start, "minisd.toyworld.evaluate", "adherence", "--model", str(model),
              "--judge", str(model / "judge.safetensors"), "--folder", str(tmp_path / name),
-             "--figures", str(tmp_path / name), "--prompts", "5", "--steps", "2", "--batch", "2",
-             "--guidance", "2", "--dtype", "float32"],
-            check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        summaries.append(json.loads((tmp_path / name / "summary.json").read_text())["adherence"])
-    one, two = summaries
+             "--prompts", "5", "--steps", "2", "--batch", "2", "--guidance", "2",
+             "--dtype", "float32"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        found.append(json.loads((tmp_path / name / "summary.json").read_text())["adherence"])
+    one, two = found
     assert (one.pop("processes"), two.pop("processes")) == (1, 2)
     assert one == two
-    assert (tmp_path / "two" / "pictures-1.jsonl").exists()
+    assert len(list((tmp_path / "two" / "rows").iterdir())) == 5
 
 
 @pytest.mark.slow
-def test_speed_is_measured_on_the_loaded_model_and_from_start_to_file(model, tmp_path, monkeypatch
+def test_speed_is_measured_on_the_loaded_model_and_from_start_to_file(small, model, tmp_path
                                                                       ) -> None:
-    monkeypatch.setattr(evaluate, "SPEED_RUNS", 3)
     speed = run(model, tmp_path, "speed")["speed"]
     for what in ("text_to_image", "command"):
         assert len(speed[what]["all"]) == 3 and speed[what]["median"] == sorted(

@@ -18,7 +18,7 @@ from minisd.checkpoints.load import load
 from minisd.checkpoints.places import SHIPPED
 from minisd.samplers import SAMPLERS
 from minisd.toyworld.evaluation import rates, results
-from minisd.toyworld.evaluation.bench import Bench, update_summary
+from minisd.toyworld.evaluation.bench import Bench, read_summary, write_json
 from minisd.toyworld.evaluation.judge import load_judge
 from minisd.toyworld.evaluation.sections import ALONE, SECTIONS
 from minisd.toyworld.training import loop
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     sd = load(args.model, device=str(loop.device()), dtype=args.dtype)
     on = Bench(sd, load_judge(args.judge).to(sd.device), args.folder,
                args.figures or args.folder / "figures", args.model, args.batch, args.steps,
-               args.prompts, args.guidance, tuple(args.samplers), tuple(args.checkpoints))
+               args.prompts, args.guidance, args.samplers, args.checkpoints)
     if args.section == "export":
         if loop.rank() == 0:
             identity = on.identity()
@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> None:
             plain = [f"{key} {value}" for key, value in values.items()
                      if isinstance(value, str | int | float)]
             if loop.rank() == 0:
-                print("", name, *(rates.table(*table) for table in tables.items()),
+                print("", name, *(rates.table(*one) for one in tables.items() if one[1]),
                       ", ".join(plain), "", sep="\n", flush=True)
-                update_summary(on.folder, name, {**values, **hardware()})
+                summary = {**read_summary(on.folder), name: {**values, **hardware()}}
+                write_json(on.folder / "summary.json", summary, indent=2)
         loop.wait_for_all()             # the next section reads the summary
 
 

@@ -2,12 +2,11 @@
 
 A prompt is the full caption of a numbered scene, and its seed is the scene's number. Each picture
 draws from its own generator, so batch size and number of processes change it by rounding only.
-Every finished prompt is a line of JSON that carries what made it, its `identity`: so a killed
-evaluation continues, and several processes, each with a file of its own, share one.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from minisd.toyworld.captions import full_caption
 from minisd.toyworld.evaluation import shapes
 from minisd.toyworld.evaluation.judge import Judge, Reading, agrees
 from minisd.toyworld.evaluation.rates import Rate, rate
-from minisd.toyworld.scenes import Scene, draw
+from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 
 ATTRIBUTES = ("things", "colours", "relation", "background", "all")
@@ -54,17 +53,12 @@ class Job:
 
     @property
     def label(self) -> Row:
-        """What a finished row says of its job; of its prompt too, should the world change."""
+        """What names it on the disk; its prompt too, should the drawn world change."""
         return {"split": self.split, "index": self.index, "prompt": self.prompt}
 
 
 def jobs(split: str, count: int, first: int = 0) -> list[Job]:
     return [Job(split, i) for i in range(first, first + count)]
-
-
-def drawn(wanted: Sequence[Job], side: int) -> Tensor:
-    """The true pictures, (n, 3, side, side) in [-1, 1]."""
-    return data.to_tensor(np.stack([draw(job.scene, side) for job in wanted]))
 
 
 def as_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -89,43 +83,15 @@ def in_words(reading: Reading) -> str:
     return f"{things}, {reading.background or 'unclear'}"
 
 
-# Rows on the disk
-
-def read_rows(folder: Path, name: str, identity: Mapping[str, Any]) -> list[Row]:
-    """The rows called `name` of all processes, past ones too, that carry exactly this identity.
-
-    Lines that a kill cut short are skipped.
-    """
-    found = []
-    for path in sorted(folder.glob(f"{name}-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and row.items() >= identity.items():
-                found.append(row)
-    return found
-
-
-def add_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """Append rows to this process's file; they begin on a new line, whatever a kill has left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}-{loop.rank()}.jsonl").open("a", encoding="utf-8") as file:
-        file.write("".join(f"\n{json.dumps(row)}" for row in rows) + "\n")
-
-
 def read_summary(folder: Path) -> dict[str, Row]:
     """The sections measured so far; {} before the first."""
     path = folder / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def update_summary(folder: Path, section: str, values: Row) -> None:
-    """Replace one section and leave the others."""
-    text = json.dumps({**read_summary(folder), section: values}, indent=2) + "\n"
-    with written_whole(folder / "summary.json") as part:
-        part.write_text(text, encoding="utf-8")
+def write_json(path: Path, value: object, indent: int | None = None) -> None:
+    with written_whole(path) as part:
+        part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -141,12 +107,12 @@ class Bench:
     steps: int = 50
     prompts: int | None = None              # of each kind; None: what the measurement wants
     guidance: float | None = None           # None: the best scale that was measured
-    samplers: tuple[str, ...] = ("ddim",)   # of the guidance curves
-    checkpoints: tuple[Path, ...] = ()      # models or UNets of earlier stages, in this order
+    samplers: Sequence[str] = ("ddim",)     # of the guidance curves
+    checkpoints: Sequence[Path] = ()        # models or UNets of earlier stages, in this order
 
-    @property
-    def side(self) -> int:
-        return self.sd.config.image_size
+    def drawn(self, wanted: Sequence[Job]) -> Tensor:
+        """The true pictures, (n, 3, h, w) in [-1, 1]."""
+        return data.drawn((job.scene for job in wanted), self.sd.config.image_size)
 
     def identity(self, **settings: object) -> Row:
         """What has to be the same for two rows to belong together: the weights, the settings."""
@@ -161,37 +127,30 @@ class Bench:
 
     def finish(self, name: str, identity: Row, wanted: Sequence[Job],
                work: Callable[[Sequence[Job]], list[Row]]) -> list[Row]:
-        """One row per job: those on disk as they are, the others by `work`, batch by batch.
+        """One row per job, by `work`, batch by batch, of which each process does its share.
 
-        Each process does every world_size-th job. Returns the rows of all in the order of
-        `wanted`.
+        A finished batch is a file, named by a hash of what it depends on: a killed evaluation
+        finds it again, and so do more or fewer processes.
         """
-        def known() -> dict[tuple, Row]:
-            return {(row["split"], row["index"], row["prompt"]): row
-                    for row in read_rows(self.folder, name, identity)}
-
-        done = known()
-        missing = [job for job in wanted[loop.mine()] if tuple(job.label.values()) not in done]
+        batches = [wanted[i:i + self.batch] for i in range(0, len(wanted), self.batch)]
+        paths = []
+        for batch in batches:
+            key = json.dumps([identity, [job.label for job in batch]], sort_keys=True)
+            digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+            paths.append(self.folder / "rows" / f"{name}-{digest}.json")
         described = f"{name} {identity.get('sampler', '')} {identity.get('guidance', '')}"
-        with tqdm(total=len(missing), desc=described, unit="prompt",
-                  disable=loop.rank() > 0 or not missing) as bar:
-            for start in range(0, len(missing), self.batch):
-                batch = missing[start:start + self.batch]
-                add_rows(self.folder, name, [{**identity, **job.label, **row} for job, row in
-                                             zip(batch, work(batch), strict=True)])
-                bar.update(len(batch))
+        mine = [pair for pair in list(zip(batches, paths, strict=True))[loop.mine()]
+                if not pair[1].exists()]
+        for batch, path in tqdm(mine, described, disable=loop.rank() > 0 or not mine):
+            write_json(path, work(batch))
         loop.wait_for_all()
-        done = known()
-        return [done[tuple(job.label.values())] for job in wanted]
+        return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
 
     def paint(self, wanted: Sequence[Job], **settings: Any) -> list[Image.Image]:
         """The pictures of some jobs; settings as of `text_to_image`."""
-        pictures: list[Image.Image] = []
-        for start in range(0, len(wanted), self.batch):
-            some = wanted[start:start + self.batch]
-            pictures += self.sd.text_to_image([job.prompt for job in some],
-                                              seed=[job.index for job in some], **settings)
-        return pictures
+        batches = (wanted[i:i + self.batch] for i in range(0, len(wanted), self.batch))
+        return [picture for batch in batches for picture in self.sd.text_to_image(
+            [job.prompt for job in batch], seed=[job.index for job in batch], **settings)]
 
     def paint_and_judge(self, wanted: Sequence[Job], *, sampler: str, guidance: float
                         ) -> list[Row]:
@@ -200,13 +159,13 @@ class Bench:
         def work(batch: Sequence[Job]) -> list[Row]:
             pictures = self.paint(batch, guidance_scale=guidance, steps=self.steps, sampler=sampler)
             images = as_tensor(pictures)
-            readings = self.judge.read(images.to(self.sd.device))
+            readings, features = self.judge.read(images.to(self.sd.device)), self.features(images)
             return [{"answers": answers(reading, job.scene), "read": in_words(reading),
                      "features": [round(value, 5) for value in feature],
                      "shape": shapes.measure(np.asarray(picture), job.scene)
                      if len(job.scene.things) == 1 else None}
-                    for job, picture, reading, feature in zip(
-                        batch, pictures, readings, self.features(images).tolist(), strict=True)]
+                    for job, picture, reading, feature in zip(batch, pictures, readings,
+                                                              features.tolist(), strict=True)]
 
         identity = self.identity(sampler=sampler, steps=self.steps, guidance=guidance)
         return self.finish("pictures", identity, wanted, work)

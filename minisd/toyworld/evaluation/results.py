@@ -11,8 +11,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from minisd.observe.files import written_whole
-from minisd.toyworld.evaluation.bench import SPLITS, Job, Row, read_summary
+from minisd.toyworld.evaluation.bench import SPLITS, Job, Row, read_summary, write_json
 
 FILE = "evaluation.json"
 SECTIONS = ("vae", "guidance", "adherence", "stages", "speed")      # of a summary, that ship
@@ -29,7 +28,7 @@ class Failure:
     index: int                  # the scene's number in the split, and the seed of the picture
     prompt: str
     read: str                   # what the judge saw instead
-    wrong: tuple[str, ...]      # attributes that do not agree with the prompt, without "all"
+    wrong: list[str]            # attributes that do not agree with the prompt, without "all"
 
     @property
     def job(self) -> Job:
@@ -43,7 +42,7 @@ class Results:
     model: str = ""             # fingerprints
     judge: str = ""
     sections: dict[str, Row] = field(default_factory=dict)      # as `evaluate` writes its summary
-    failures: tuple[Failure, ...] = ()          # of the section "adherence", the first of each kind
+    failures: list[Failure] = field(default_factory=list)       # the first of both splits
 
     @property
     def missing(self) -> list[str]:
@@ -51,24 +50,29 @@ class Results:
         return [name for name in SECTIONS if name not in self.sections]
 
 
-def collect(folder: Path, model: str, judge: str) -> tuple[Results, list[str]]:
-    """The results of one model and one judge, by their fingerprints, in an evaluation's folder.
+def export(folder: Path, target: Path, model: str, judge: str) -> str:
+    """Write what a folder holds on one model and judge, by their fingerprints.
 
-    Returns:
-        the results, and for each section of another model or judge a sentence that says so.
+    Returns what was written, what is missing, and what is of another model or judge. Raises
+    ValueError, and leaves the file as it was, where there is nothing.
     """
     summary = read_summary(folder)
     found = {name: summary[name] for name in SECTIONS if name in summary}
     sections = {name: rounded(values) for name, values in found.items()
                 if (values["model"], values["judge"]) == (model, judge)}
+    if not sections:
+        raise ValueError(f"nothing was measured on model {model}: run `{MEASURE} all` on it, and "
+                         f"then `{MEASURE} export`")
+    wrong = sections.get("adherence", {}).pop("failures", [])
+    columns = [[one for one in wrong if one["split"] == split] for split in SPLITS]
+    in_turn = [Failure(**one) for one in chain(*zip_longest(*columns)) if one is not None]
+    results = Results(model, judge, sections, in_turn[:MOST_FAILURES])
+    write_json(target / FILE, asdict(results), indent=1)
     left_out = [f"{name} is left out: it is of model {values['model']} and judge "
                 f"{values['judge']}, and these are {model} and {judge}"
                 for name, values in found.items() if name not in sections]
-    wrong = sections.get("adherence", {}).pop("failures", [])
-    columns = [[one for one in wrong if one["split"] == split] for split in SPLITS]
-    in_turn = [Failure(**{**one, "wrong": tuple(one["wrong"])})
-               for one in chain(*zip_longest(*columns)) if one is not None]
-    return Results(model, judge, sections, tuple(in_turn[:MOST_FAILURES])), left_out
+    return "\n".join([*left_out, f"not measured: {', '.join(results.missing) or 'nothing'}",
+                      f"{target / FILE}: {', '.join(sections)}, {len(results.failures)} failures"])
 
 
 def rounded(value: Any) -> Any:
@@ -80,27 +84,10 @@ def rounded(value: Any) -> Any:
     return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
-def export(folder: Path, target: Path, model: str, judge: str) -> str:
-    """Write what a folder holds on this very model and judge; says what, and what is missing.
-
-    Raises ValueError, and leaves the file as it was, where it holds nothing of them.
-    """
-    found, left_out = collect(folder, model, judge)
-    if not found.sections:
-        raise ValueError(f"nothing was measured on model {model}: run `{MEASURE} all` on it, and "
-                         f"then `{MEASURE} export`")
-    with written_whole(target / FILE) as part:
-        part.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    return "\n".join([*left_out, f"not measured: {', '.join(found.missing) or 'nothing'}",
-                      f"{target / FILE}: {', '.join(found.sections)}, {len(found.failures)} "
-                      f"failures"])
-
-
 def read(path: Path) -> Results:
     """What `export` wrote. Raises FileNotFoundError that says how to make the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: measure the model with `{MEASURE} all`, "
                                 f"then write the file with `{MEASURE} export`")
     held = json.loads(path.read_text(encoding="utf-8"))
-    failures = tuple(Failure(**{**one, "wrong": tuple(one["wrong"])}) for one in held["failures"])
-    return Results(held["model"], held["judge"], held["sections"], failures)
+    return Results(**{**held, "failures": [Failure(**one) for one in held["failures"]]})

@@ -9,9 +9,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def measure_vae(on: Bench) -> Section:
     """How well the autoencoder gives scenes back, and how well the judge reads both."""
 
     def work(batch: Sequence[Job]) -> list[Row]:
-        before = bench.drawn(batch, on.side)
+        before = on.drawn(batch)
         after = bench.as_tensor(on.sd.decode(on.sd.encode_image(before)))
         read = [on.judge.read(images.to(on.sd.device)) for images in (before, after)]
         return [{"psnr": round(decibels, 3), "drawn": bench.answers(first, job.scene),
@@ -68,9 +69,8 @@ def measure_vae(on: Bench) -> Section:
             "n": len(rows), "psnr_mean": float(found.mean()), "psnr_min": float(found.min()),
             "psnr_quantiles": {str(q): float(np.quantile(found, q)) for q in QUANTILES},
             "drawn": rates(rows, "drawn"), "autoencoded": rates(rows, "autoencoded"),
-            "paired": frechet_distance(features_of(rows), on.features(bench.drawn(wanted, on.side)))
-        }
-    before = bench.drawn(jobs("seen", SHOWN_SCENES), on.side)
+            "paired": frechet_distance(features_of(rows), on.features(on.drawn(wanted)))}
+    before = on.drawn(jobs("seen", SHOWN_SCENES))
     after = on.sd.decode(on.sd.encode_image(before))
     on.save("autoencoded", figures.picture_grid(
         [to_pil(before), after], ["drawn", "autoencoded"], [],
@@ -88,7 +88,7 @@ def measure_guidance(on: Bench) -> Section:
     "frechet" is to drawings of other scenes, "paired" to drawings of the very scenes prompted.
     """
     wanted = jobs("seen", on.prompts or GUIDANCE_PROMPTS, CHOOSING)
-    reference, same = (on.features(bench.drawn(some, on.side))
+    reference, same = (on.features(on.drawn(some))
                        for some in (jobs("seen", REFERENCES, REFERENCE), wanted))
     curves: dict[str, list[Row]] = {sampler: [] for sampler in on.samplers}
     for sampler, curve in curves.items():
@@ -101,8 +101,8 @@ def measure_guidance(on: Bench) -> Section:
     best = max(curves[first], key=lambda row: (row["all"]["share"], -row["frechet"]))["guidance"]
     on.save("guidance", figures.guidance_curve(curves[first]))
     return ({**on.identity(sampler=first, steps=on.steps), "n": len(wanted), "best": best,
-             "rows": curves[first], "curves": curves,
-             "frechet_drawn": frechet_distance(same, reference)},
+             "rows": curves[first], "frechet_drawn": frechet_distance(same, reference),
+             "curves": {name: curves[name] for name in on.samplers[1:]}},
             {sampler: {f"{row['guidance']:g}": row for row in curve}
              for sampler, curve in curves.items()})
 
@@ -121,24 +121,26 @@ def best_guidance(on: Bench) -> float:
 def measure_adherence(on: Bench) -> Section:
     """How often pictures show what their prompts say: pairs seen in training, and held-out ones."""
     guidance, count = best_guidance(on), on.prompts or PROMPTS
-    wanted = jobs("seen", count) + jobs("held_out", count)
-    painted = on.paint_and_judge(wanted, sampler="ddim", guidance=guidance)
-    rows = {name: [row for job, row in zip(wanted, painted, strict=True) if belongs(job)]
+    pairs: list[tuple[Job, Row]] = []
+    for split in SPLITS:
+        wanted = jobs(split, count)
+        painted = on.paint_and_judge(wanted, sampler="ddim", guidance=guidance)
+        pairs += zip(wanted, painted, strict=True)
+    rows = {name: [row for job, row in pairs if belongs(job)]
             for name, belongs in adherence_groups().items()}
     on.save("adherence", figures.adherence_bars([
         {"group": name, "rates": rates(mine)} for name, mine in rows.items() if name[0] != " "]))
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
     marks = {"pairs seen": composition(rows["pairs seen in training"]),
              "pairs held out": composition(rows["pairs held out"]), "SD v1.5, of 1": SD_1_5}
-    alone = [(job, row["shape"]) for job, row in zip(wanted, painted, strict=True)
-             if row.get("shape")]
-    ideal = [shapes.measure(draw(job.scene, on.side), job.scene) for job, _ in alone]
-    shape = {name: {what: float(np.mean([one[what] for one in found]))
-                    for what in ("outline", "spread") if found}
-             for name, found in (("painted", [one for _, one in alone]), ("drawn", ideal))}
+    alone = [(job.scene, row["shape"]) for job, row in pairs if row["shape"]]
+    found = {"painted": [one for _, one in alone],
+             "drawn": [shapes.measure(draw(scene), scene) for scene, _ in alone]}
+    shape = {name: {what: float(np.mean([one[what] for one in several]))
+                    for what in ("outline", "spread")} for name, several in found.items() if alone}
     failures = [{**job.label, "read": row["read"],
                  "wrong": [name for name in ATTRIBUTES[:-1] if row["answers"][name] is False]}
-                for job, row in zip(wanted, painted, strict=True) if not row["answers"]["all"]]
+                for job, row in pairs if not row["answers"]["all"]]
     return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
              "groups": groups, "composition": marks, "shapes": shape, "failures": failures},
             {"prompts": groups, "as GenEval": marks, "one thing": shape})
@@ -223,7 +225,7 @@ def draw_sheet(on: Bench) -> Section:
         f"the last {SHEET_HELD_OUT} hold pairs never trained"))
     first = shown[:HEADER]
     on.save("header", figures.picture_grid(
-        [pictures[:HEADER], to_pil(bench.drawn(first, on.side))], ["painted", "drawn"],
+        [pictures[:HEADER], to_pil(on.drawn(first))], ["painted", "drawn"],
         [job.prompt for job in first],
         f"{on.sd.config.name}: the first {HEADER} sentences that it never saw", side=2.0))
     return {**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": len(shown),
@@ -232,14 +234,6 @@ def draw_sheet(on: Bench) -> Section:
 
 def measure_speed(on: Bench) -> Section:
     """Seconds for a picture on the loaded model, and for the whole command from start to file."""
-
-    def timed(run: Callable[[int], object]) -> Row:
-        seconds = []
-        for seed in range(SPEED_RUNS):
-            start = time.perf_counter()
-            run(seed)
-            seconds.append(round(time.perf_counter() - start, 3))
-        return {"median": statistics.median(seconds), "all": seconds}
 
     def picture(seed: int) -> None:
         on.sd.text_to_image(SPEED_PROMPT, steps=SPEED_STEPS, seed=seed)
@@ -252,7 +246,11 @@ def measure_speed(on: Bench) -> Section:
                            env={**os.environ, "MINISD_MODEL": on.model})
 
     picture(SPEED_RUNS)                 # the first run warms the caches up
-    seconds = {"text_to_image": timed(picture), "command": timed(command)}
+    seconds = {}
+    for name, paint in {"text_to_image": picture, "command": command}.items():
+        found = [timeit.timeit(partial(paint, seed), number=1) for seed in range(SPEED_RUNS)]
+        seconds[name] = {"median": round(statistics.median(found), 3),
+                         "all": [round(one, 3) for one in found]}
     return {**on.identity(steps=SPEED_STEPS), **seconds}, {"seconds": seconds}
 
 

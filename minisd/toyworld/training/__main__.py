@@ -155,30 +155,30 @@ def main(argv: list[str] | None = None) -> int:
     if args.minutes is not None and not args.minutes >= 0:
         parser.error(f"--minutes counts for each stage and is 0 or more, got {args.minutes:g}")
     try:
-        run(args)
+        if args.part == "export":
+            export(args.folder, args.target)
+        else:
+            run(args.part, args.folder, args.minutes, args.from_shipped)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train: {error}")
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    """What the command line asks for."""
-    if args.part == "export":
-        export(args.folder, args.target)
-        return
+def run(part: str, folder: Path, minutes: float | None, from_shipped: bool) -> None:
+    """Train one part, or all of them one after another."""
     loop.join_processes()
-    words = learn_tokenizer(RECIPE, args.folder, from_shipped=args.from_shipped)
-    for part in STAGES if args.part == "all" else [args.part]:
-        start = shipped(part) if args.from_shipped else None
-        common: dict[str, Any] = {"minutes": args.minutes, "start": start}
-        if part == "vae":
-            vae.train(TOYWORLD, RECIPE, args.folder, **common)
-        elif part == "clip":
-            clip.train(TOYWORLD, RECIPE, args.folder, words, **common)
-        elif part == "unet":
-            fit_unet(TOYWORLD, RECIPE, args.folder, words, from_shipped=args.from_shipped, **common)
-        elif part == "judge":
-            judge.train(RECIPE, args.folder, minutes=args.minutes)
+    words = learn_tokenizer(RECIPE, folder, from_shipped=from_shipped)
+    for one in STAGES if part == "all" else [part]:
+        start = shipped(one) if from_shipped else None
+        if one == "vae":
+            vae.train(TOYWORLD, RECIPE, folder, minutes=minutes, start=start)
+        elif one == "clip":
+            clip.train(TOYWORLD, RECIPE, folder, words, minutes=minutes, start=start)
+        elif one == "unet":
+            fit_unet(TOYWORLD, RECIPE, folder, words, minutes=minutes, start=start,
+                     from_shipped=from_shipped)
+        elif one == "judge":
+            judge.train(RECIPE, folder, minutes=minutes)
 
 
 if __name__ == "__main__":

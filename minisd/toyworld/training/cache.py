@@ -20,10 +20,7 @@ BATCH = 64                      # pictures encoded at once
 
 
 def pictures(folder: Path, count: int, *, size: int, seed: int = 0) -> np.ndarray:
-    """Training scenes 0 .. count - 1, uint8 (count, size, size, 3), mapped from the disk.
-
-    They are drawn on every core; a killed drawing starts again.
-    """
+    """Training scenes 0 .. count - 1, drawn on every core; uint8 (count, size, size, 3)."""
     path, shape = folder / f"scenes-{seed}-{count}-{size}.npy", (count, size, size, 3)
     with loop.first_alone():
         if not path.exists():

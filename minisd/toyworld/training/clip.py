@@ -19,7 +19,7 @@ from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data
 from minisd.toyworld.captions import WHOLE, caption, choose_content, plain_caption
 from minisd.toyworld.clip import CLIP
-from minisd.toyworld.scenes import Scene, draw
+from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.hard_negatives import foils, hard_negative
 from minisd.toyworld.training.recipe import Recipe
@@ -127,7 +127,7 @@ class Stage:
 
     def embed_images(self, scenes: list[Scene]) -> Tensor:
         """Unit vectors (b, p) of the drawn scenes, gathered from all processes."""
-        drawn = data.to_tensor(np.stack([draw(one, self.size) for one in scenes[loop.mine()]]))
+        drawn = data.drawn(scenes[loop.mine()], self.size)
         with loop.autocast():
             image = self.clip.embed_images(drawn.to(loop.device(), torch.get_default_dtype()))
         return gather(image.to(self.clip.logit_scale.dtype))

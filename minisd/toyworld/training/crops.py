@@ -7,7 +7,6 @@ alone. It costs a quarter of the whole scene, and nearly all of it depends on th
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -59,16 +58,17 @@ def cut(posteriors: Tensor, crops: list[Crop]) -> Tensor:
 def _window(shown: Thing, hidden: Thing, cells: int, rng: np.random.Generator) -> tuple[int, int]:
     """The top left cell of the window."""
     half = cells // 2
-    places = list(product(_starts(shown.y, shown.size, cells), _starts(shown.x, shown.size, cells)))
 
-    def seen(place: tuple[int, int]) -> float:
-        """The area of the other thing's box that is in the window."""
-        return math.prod(max(0.0, min(start + half, (middle + hidden.size / 2) * cells)
-                             - max(start, (middle - hidden.size / 2) * cells))
-                         for start, middle in zip(place, (hidden.y, hidden.x), strict=True))
+    def seen(start: int, middle: float) -> float:
+        """How much of the other thing's box is in the window, along one axis."""
+        low, high = (middle - hidden.size / 2) * cells, (middle + hidden.size / 2) * cells
+        return max(0.0, min(start + half, high) - max(start, low))
 
-    least = min(map(seen, places))
-    best = [place for place in places if seen(place) <= least + 1e-9]
+    areas = {(top, left): seen(top, hidden.y) * seen(left, hidden.x)
+             for top in _starts(shown.y, shown.size, cells)
+             for left in _starts(shown.x, shown.size, cells)}
+    least = min(areas.values())
+    best = [place for place, area in areas.items() if area <= least + 1e-9]
     return best[rng.integers(len(best))]
 
 

@@ -19,16 +19,14 @@ POINTS = 120                    # of a curve; a figure has few more columns of p
 SPEED = "images_per_second"     # told as seconds in all instead
 FILE = "losses.json"
 PARTS = (*vae.STAGES, *clip.STAGES, *unet.STAGES, "judge")      # in the order of training
-EARLIER = ("first ", "second ")      # before a part's name: an earlier training, gone on from
 
 Curves = dict[str, Any]
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a `loop.Fit`'s CSV, each (n,), as they count in the end.
+    """The columns of a `loop.Fit`'s CSV, each (n,), without lines that a kill cut short.
 
-    A resumed training repeats steps: what follows replaces every later row. Lines that a kill cut
-    short are skipped.
+    A resumed training repeats steps: what follows replaces every later row.
     """
     lines = path.read_text(encoding="utf-8").splitlines() or [""]
     header = lines[0].split(",")

@@ -45,7 +45,7 @@ def example(seed: int) -> Example:
     rng = np.random.default_rng(seed)
     scene = (_free_scene(rng) if rng.random() < FREE else
              scenes.sample_scene(rng, rng.random() < HELD_OUT))
-    picture = _drawn(scene)
+    picture = data.drawn([scene], SIDE)[0]
     whole = []
     for i, thing in enumerate(scene.things):
         if rng.random() < SPOILT:
@@ -53,10 +53,6 @@ def example(seed: int) -> Example:
         else:
             whole.append(thing)
     return Example(picture, *_answers(whole), torch.tensor(BACKGROUNDS.index(scene.background)))
-
-
-def _drawn(scene: Scene) -> Tensor:
-    return data.to_tensor(scenes.draw(scene, SIDE)[None])[0]
 
 
 def _free_scene(rng: np.random.Generator) -> Scene:
@@ -100,13 +96,14 @@ def _spoil(picture: Tensor, scene: Scene, i: int, rng: np.random.Generator) -> T
         waves = torch.from_numpy(rng.standard_normal((1, 2, *[round(3 / thing.size)] * 2))).float()
         other = warp(picture[None], thing.size * rng.uniform(0.14, 0.22) * waves)[0]
     elif flaw in ("half", "faded"):
-        other = _drawn(replace(scene, things=(*others[0], *others[1])))
+        other = data.drawn([replace(scene, things=(*others[0], *others[1]))], SIDE)[0]
     else:
         different = replace(thing, kind=_other(KINDS, thing.kind, rng))
         if rng.random() < 0.5:
             different = replace(different,
                                 colour=_other(VISIBLE[scene.background], thing.colour, rng))
-        other = _drawn(replace(scene, things=(*others[0], different, *others[1])))
+        exchanged = replace(scene, things=(*others[0], different, *others[1]))
+        other = data.drawn([exchanged], SIDE)[0]
     cells = (torch.arange(SIDE) + 0.5) / SIDE
     dx, dy = cells - thing.x, cells[:, None] - thing.y
     # Feathered by one pixel; 0.72 of the size reaches the corners of a thing's box.
@@ -180,8 +177,8 @@ class Stage:
     def __init__(self, judge: Judge, recipe: Recipe) -> None:
         self.judge, self.batch = judge, recipe.judge.batch
         self.scenes = [data.scene(i, split=data.UNSEEN, seed=recipe.seed) for i in range(256)]
-        drawn = data.to_tensor(np.stack([scenes.draw(scene, SIDE) for scene in self.scenes]))
-        self.unseen = soften(drawn, torch.Generator().manual_seed(recipe.seed))
+        self.unseen = soften(data.drawn(self.scenes, SIDE),
+                             torch.Generator().manual_seed(recipe.seed))
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """The four cross-entropies on one batch."""

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -38,7 +38,7 @@ Sheet = Callable[[Path, Any], None]                     # draws samples of a net
 # Processes
 
 def join_processes() -> None:
-    """Join the others under `torchrun`; started alone, a process is rank 0 of 1."""
+    """Join the others under `torchrun`; a process that is started alone is rank 0 of 1."""
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -61,7 +61,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process does what is inside alone; the others do it after, and find it done."""
+    """The first process does what is inside before the others, which find it done."""
     if rank() > 0:
         wait_for_all()
     yield
@@ -83,9 +83,9 @@ def mine() -> slice:
 
 
 def shard(batch: Tensor) -> Tensor:
-    """This process's samples of a batch on its device, fractions in torch's default dtype."""
-    own = batch[mine()].to(device())
-    return own.to(torch.get_default_dtype()) if own.is_floating_point() else own
+    """This process's samples of a batch, on its device; floats in torch's default dtype."""
+    dtype = torch.get_default_dtype() if batch.is_floating_point() else batch.dtype
+    return batch[mine()].to(device(), dtype)
 
 
 # Arithmetic
@@ -100,9 +100,8 @@ def autocast() -> torch.autocast:
 
     Not where torch's default dtype is float64, in which two trainings can be compared.
     """
-    capable = choose_dtype("auto", device()) != torch.float32
-    return torch.autocast(device().type, torch.bfloat16,
-                          enabled=capable and torch.get_default_dtype() == torch.float32)
+    fast = choose_dtype("auto", device()) != torch.float32 == torch.get_default_dtype()
+    return torch.autocast(device().type, torch.bfloat16, enabled=fast)
 
 
 def explicit_attention(model: nn.Module) -> None:
@@ -192,10 +191,8 @@ class Fit(Generic[Network]):
         """Accumulate micro-batches, agree with the other processes, step; the metrics' means."""
         means: dict[str, float] = {}
         for micro in range(self.part.accumulate):
-            later = micro + 1 < self.part.accumulate and world_size() > 1
-            with self.losses.no_sync() if later else nullcontext():     # type: ignore[operator]
-                values = self.losses(generator(self.seed, self.step, micro))
-                (values["loss"] / self.part.accumulate).backward()
+            values = self.losses(generator(self.seed, self.step, micro))
+            (values["loss"] / self.part.accumulate).backward()
             means = {key: means.get(key, 0.0) + float(value.detach()) / self.part.accumulate
                      for key, value in values.items()}
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.part.clip))
