@@ -54,8 +54,8 @@ class Tokenizer:
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], *,
                  max_length: int = 77, added: Mapping[str, int] | None = None) -> None:
         """added: tokens beyond the vocabulary, such as a word taught by textual inversion."""
-        self.vocab, self.merges = {**vocab, **(added or {})}, tuple(merges)
-        self.max_length = max_length
+        added = {token.lower(): number for token, number in (added or {}).items()}
+        self.vocab, self.merges, self.max_length = {**vocab, **added}, tuple(merges), max_length
         self.start_id, self.end_id = vocab[START], vocab[END]
         self.backend = Backend(models.BPE(self.vocab, list(merges),
                                           end_of_word_suffix=END_OF_WORD))
@@ -64,7 +64,7 @@ class Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
         self.backend.decoder = decoders.ByteLevel()
         self.backend.add_special_tokens([AddedToken(token, special=True, normalized=False)
-                                         for token in (START, END, *(added or ()))])
+                                         for token in (START, END, *added)])
 
     def encode(self, prompt: str) -> Encoded:
         """One prompt's tokens; a prompt that is too long keeps start, 75 tokens and end.
