@@ -61,6 +61,7 @@ def _typeface() -> list[str]:
 TYPEFACE = _typeface()
 EM = 0.47 if "Aileron" in TYPEFACE else 0.6  # of a letter's size, its mean width
 KNOWN = frozenset(font_manager.get_font(DEJAVU).get_charmap())      # letters that can be drawn
+CARRIED = frozenset(font_manager.get_font(font_manager.findfont(TYPEFACE[0])).get_charmap())
 
 HOUSE: dict[Any, Any] = {
     "font.family": TYPEFACE, "font.size": 13, "text.parse_math": False, "text.color": INK,
@@ -171,7 +172,8 @@ def _even(line: str, letters: int) -> str:
 
 def typeface(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """For drawing with Pillow: the figures' typeface, or DejaVu where the text needs it."""
-    return ImageFont.load_default(size) if text.isascii() else ImageFont.truetype(DEJAVU, size)
+    return (ImageFont.load_default(size) if CARRIED.issuperset(map(ord, text)) else
+            ImageFont.truetype(DEJAVU, size))
 
 
 def percent(share: float) -> str:

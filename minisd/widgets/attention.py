@@ -28,7 +28,7 @@ from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.settings import plan
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, row, sheet
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame, Memory, Recorded
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View, small
@@ -128,9 +128,9 @@ class Reader:
         heat, decoded = self.heat(run, index, at), run.pictures.get(index)
         picture = decoded or preview(self.sd, run.steps[index][0].x0)[0]
         kind = "decoded" if decoded else "a preview"
-        return View(sheet(row([
-            (lit(picture, heat), f"x0 after step {index + 1}, {kind}, lit where it reads"),
-            (magnitude(heat), f"“{at['word']}”, brightest: {heat.max():.1%}")], SIDE)),
+        return View(sheet((SIDE, [
+            (lit(picture, heat), f"x0, step {index + 1}, {kind}, lit by the map"),
+            (magnitude(heat), f"“{at['word']}”, brightest: {heat.max():.1%}")])),
             self._text(heat, at))
 
     def _text(self, heat: Tensor, at: Values) -> str:

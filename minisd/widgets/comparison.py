@@ -10,7 +10,7 @@ from PIL import Image
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, MOVED, moved, row, sheet
+from minisd.widgets.drawing import GAP, MOVED, moved, sheet
 from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View, painting, small
@@ -65,7 +65,7 @@ def view(asked: tuple[str, str], pictures: list[Image.Image], step: SampleStep) 
     shown = [(pictures[0], "first"), (pictures[1], "second"),
              (Image.fromarray(difference.astype("uint8")).convert("RGB"), "difference")]
     apart = float((step.x0[0] - step.x0[1]).square().mean().sqrt())
-    return View(sheet(row(shown, SIDE)), "\n".join([
+    return View(sheet((SIDE, shown)), "\n".join([
         told(word_changes(*asked)), f"Step {step.index + 1} of {step.total}: "
         f"{(difference > MOVED).mean():.0%} of the pixels differ by more than {MOVED} levels; x0 "
         f"differs by {apart:.2f} (latents, root mean square)."]))

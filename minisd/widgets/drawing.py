@@ -21,41 +21,26 @@ LIVE = 1                        # effort for pictures that are soon replaced
 # Of a still: its width, its margin, the column of knobs beside a picture, letters, and a line.
 STILL, MARGIN, BESIDE, LETTERS, LINE = 960, 20, 330, 16, 23
 TRACK, KNOB = 130, 6            # pixels: the length of a slider's track, and half of its handle
+SMALLEST = 320                  # pixels along a picture of a still, which is enlarged to it
 MOVED = 32                      # grey levels from which on a pixel counts as changed
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One picture on a sheet: where it lies, in pixels, how large it is shown, and its label."""
+def sheet(*rows: tuple[int, Sequence[tuple[Image.Image | None, str]]]) -> Image.Image:
+    """Rows of labelled pictures on white; of each row the side of its pictures, in pixels.
 
-    picture: Image.Image | None                 # None: an empty place
-    label: str
-    left: int
-    top: int                                    # of the label, above the picture
-    side: int                                   # of the square it is fitted into
-    mark: tuple[int, int] | None = None         # row and column of a cell to be framed
-
-
-def sheet(panels: Sequence[Panel]) -> Image.Image:
-    """Labelled pictures on white, as large as they need."""
-    width = max(panel.left + panel.side for panel in panels)
-    height = max(panel.top + LABEL_HIGH + panel.side for panel in panels)
-    paper = Image.new("RGB", (width, height), PAPER)
-    pen = ImageDraw.Draw(paper)
-    for panel in panels:
-        label = printable(panel.label, max(4, int(panel.side / (0.5 * LABEL))))
-        pen.text((panel.left, panel.top), label, INK, typeface(label, LABEL))
-        if panel.picture is not None:
-            place(paper, panel.picture, panel.left, panel.top + LABEL_HIGH, panel.side, panel.mark)
+    None is an empty place.
+    """
+    width = max(len(row) * (side + GAP) - GAP for side, row in rows)
+    paper = Image.new("RGB", (width, sum(side + LABEL_HIGH + GAP for side, _ in rows) - GAP), PAPER)
+    pen, top = ImageDraw.Draw(paper), 0
+    for side, row in rows:
+        for i, (picture, text) in enumerate(row):
+            left, label = i * (side + GAP), printable(text, max(4, int(side / (0.5 * LABEL))))
+            pen.text((left, top), label, INK, typeface(label, LABEL))
+            if picture is not None:
+                place(paper, picture, left, top + LABEL_HIGH, side)
+        top += side + LABEL_HIGH + GAP
     return paper
-
-
-def row(pictures: Sequence[tuple[Image.Image | None, str]], side: int, *, top: int = 0,
-        columns: int = 99, mark: tuple[int, int] | None = None) -> list[Panel]:
-    """Pictures with their labels side by side, in as many lines as they need."""
-    return [Panel(picture, label, i % columns * (side + GAP),
-                  top + i // columns * (side + LABEL_HIGH + GAP), side, mark)
-            for i, (picture, label) in enumerate(pictures)]
 
 
 def place(paper: Image.Image, picture: Image.Image, left: int, top: int, side: int,
@@ -128,7 +113,8 @@ def still(picture: Image.Image | None, knobs: Sequence[Knob], text: str) -> Imag
     shown = picture or Image.new("RGB", (1, 1), PAPER)
     wide = shown.width > STILL - BESIDE - 3 * MARGIN
     room = STILL - 2 * MARGIN if wide else BESIDE
-    scale = min(1.0, (STILL - 2 * MARGIN) / shown.width)
+    scale = (STILL - 2 * MARGIN) / shown.width
+    scale = min(1.0, scale) if wide else max(1.0, SMALLEST / shown.width)
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     lines = [line for knob in knobs for line in _lines(knob, room)]
     below = [line for part in text.split("\n") for line in wrapped(part, STILL - 2 * MARGIN)]

@@ -1,6 +1,8 @@
 """The editor: a picture to begin from, how far into noise it goes, and a mask to stay inside."""
 
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Generator
+from itertools import chain
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,20 +13,20 @@ from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets import knobs
-from minisd.widgets.cells import Drawn, DrawnMask
-from minisd.widgets.drawing import GAP, MOVED, moved, row, sheet
+from minisd.widgets.cells import Area
+from minisd.widgets.drawing import GAP, LABEL_HIGH, MOVED, moved, sheet
 from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.examples import examples
-from minisd.widgets.explorer import Explorer, Request, Values, View, painting, small
+from minisd.widgets.explorer import Explorer, Values, View, painting, small
 
 SIDE = 320                      # pixels along each of the two pictures
 STEPS = 12
-WHOLE, BOX, DRAWN = "the whole picture", "a box", "clicked cells"
+WHOLE, BOX, CLICKED = "the whole picture", "a box", "clicked cells"
 DIMMED = 0.35                   # of the light of what a mask leaves alone
 
 
 def editor(sd: StableDiffusion, picture: Image.Image) -> "Editor":
-    """Repaint a picture, or what a box or a drawn mask holds, under a prompt: strength, seed.
+    """Repaint a picture, or what a box or clicked cells hold, under a prompt: strength, seed.
 
     picture: of any kind and size; it is cropped to a square of the model's own size.
     """
@@ -32,62 +34,52 @@ def editor(sd: StableDiffusion, picture: Image.Image) -> "Editor":
 
 
 class Editor(Explorer):
-    """The widget; the box is set in cells of the latents, `drawing` is the picture to click.
-
-    The box's sliders hide without it, and so does the drawing.
-    """
+    """The widget; box and cells are those of the latents. What is not chosen hides."""
 
     def __init__(self, sd: StableDiffusion, picture: Image.Image) -> None:
         self.sd, example, live = sd, examples(sd.config.name), small(sd.unet)
         self.factor, side = sd.config.vae.downscale, sd.config.image_size
         self.original, = images.to_pil(to_tensor(picture, size=(side, side)))
         self.cells = cells = side // self.factor
-        self.box = {"left": knobs.slider("Left", cells // 4, 0, cells - 1, live=live),
-                    "top": knobs.slider("Top", 0, 0, cells - 1, live=live),
-                    "wide": knobs.slider("Width", cells // 2, 1, cells, live=live),
-                    "high": knobs.slider("Height", cells // 2, 1, cells, live=live)}
-        self.drawing = DrawnMask(cells, SIDE)
-        self.shown: Drawn | None = None                 # under the drawing's buttons
+        self.hidden = {
+            BOX: {"left": knobs.slider("Left", cells // 4, 0, cells - 1, live=live),
+                  "top": knobs.slider("Top", 0, 0, cells - 1, live=live),
+                  "wide": knobs.slider("Width", cells // 2, 1, cells, live=live),
+                  "high": knobs.slider("Height", cells // 2, 1, cells, live=live)},
+            CLICKED: {"cells": knobs.words("Cells", "")}}
+        self.hidden[CLICKED]["cells"].placeholder = "click the original, or type: row,column ..."
         board = {
             "prompt": knobs.words("Prompt", example.repainted_prompt),
-            "repaint": knobs.buttons("Repaint", [WHOLE, BOX, DRAWN], BOX),
+            "repaint": knobs.buttons("Repaint", [WHOLE, BOX, CLICKED], BOX),
             "strength": knobs.slider("Strength", 1.0, 0.0, 1.0, 0.05, live=live),
-            "seed": knobs.slider("Seed", min(example.seed, 50), 0, 50, live=live), **self.box,
-            "cells": self.drawing}
-        for knob in self.box.values():
-            knob.layout = {"width": "auto"}             # of its own, to be hidden
+            "seed": knobs.slider("Seed", min(example.seed, 50), 0, 50, live=live),
+            **self.hidden[BOX], **self.hidden[CLICKED]}
         board["repaint"].observe(lambda _: self._hide(), "value")
         super().__init__("editor", board, self._frames, width=2 * SIDE + GAP,
-                         memory=Memory(sd), live=live,
+                         height=LABEL_HIGH + SIDE, memory=Memory(sd), live=live,
+                         areas=[Area(0, LABEL_HIGH, SIDE, SIDE, cells, cells, self._click)],
                          about="the original with the mask, and the repainted picture")
         self._hide()
 
     def _hide(self) -> None:
-        chosen = self.knobs["repaint"].value
-        for knob in self.box.values():
-            knob.layout.display = None if chosen == BOX else "none"
-        self.drawing.layout.display = None if chosen == DRAWN else "none"
+        for kind, some in self.hidden.items():
+            for knob in some.values():
+                chosen = kind == self.knobs["repaint"].value
+                knob.layout = {"width": "auto", "display": None if chosen else "none"}
 
-    def _show(self, request: Request, frame: Frame) -> None:
-        super()._show(request, frame)
-        drawn = dict(request)["cells"]
-        if drawn != self.shown:
-            self.shown = drawn
-            self.drawing.show(self.lit(self.drawing.mask(drawn, self.original.size)),
-                              f"the original, a picture to click: {drawn}")
-
-    def lit(self, mask: Image.Image) -> Image.Image:
-        """The original, dimmed where the mask leaves it alone."""
-        light = mask.point(lambda level: 255 if level else round(255 * DIMMED))
-        return Image.composite(self.original, Image.new("RGB", self.original.size), light)
+    def _click(self, row: int, column: int) -> None:
+        """A click takes a cell into the mask, or out of it."""
+        text = self.knobs["cells"]
+        text.value = " ".join(f"{y},{x}" for y, x in sorted(in_text(text.value) ^ {(row, column)}))
+        self.knobs["repaint"].value = CLICKED
 
     # On the worker thread
 
     def _frames(self, at: Values) -> Generator[Frame, None, None]:
         mask = self.mask(at)
         if mask is not None and mask.getbbox() is None:
-            asked = "Click the cells that are to be repainted."
-            yield Frame(1, 1, View(self._sheet(self.lit(mask), self.original), asked))
+            yield Frame(1, 1, View(self._sheet(at, mask, self.original),
+                                   "Click the cells that are to be repainted."))
             return
         run = self.sd.steps(at["prompt"], image=self.original, mask=mask, seed=at["seed"],
                             strength=at["strength"], steps=STEPS)
@@ -95,39 +87,23 @@ class Editor(Explorer):
         if first is None:                               # no step is run
             back = self.sd.decode(self.sd.encode_image(self.original))[0]
             yield Frame(1, 1, self._view(at, back, mask, None, 0.0))
-            return
-
-        def whole() -> Iterator[SampleStep]:
-            yield first
-            yield from run
-
-        yield from painting(self.sd, whole(), lambda pictures, step: self._view(
-            at, pictures[0], mask, step, first.t))
+        else:
+            yield from painting(self.sd, chain([first], run), lambda pictures, step: self._view(
+                at, pictures[0], mask, step, first.t))
 
     def mask(self, at: Values) -> Image.Image | None:
         """White in the box, cut off at the picture's edges, or in the cells; None for all."""
         if at["repaint"] == WHOLE:
             return None
-        if at["repaint"] == DRAWN:
-            return self.drawing.mask(at["cells"], self.original.size)
-        mask = Image.new("L", self.original.size, 0)
-        ImageDraw.Draw(mask).rectangle(self._corners(at), fill=255)
-        return mask
-
-    def _corners(self, at: Values) -> tuple[int, int, int, int]:
-        """The box's first and last pixels."""
-        right, bottom = (min(at[a] + at[b], self.cells) for a, b in
-                         (("left", "wide"), ("top", "high")))
-        left, top, right, bottom = (self.factor * n for n in (at["left"], at["top"], right, bottom))
-        return left, top, right - 1, bottom - 1
+        small = np.zeros((self.cells, self.cells), np.uint8)
+        if at["repaint"] == BOX:
+            small[at["top"]:at["top"] + at["high"], at["left"]:at["left"] + at["wide"]] = 255
+        for row, column in in_text(at["cells"]) if at["repaint"] == CLICKED else ():
+            small[min(row, self.cells - 1), min(column, self.cells - 1)] = 255
+        return Image.fromarray(small).resize(self.original.size, Image.Resampling.NEAREST)
 
     def _view(self, at: Values, painted: Image.Image, mask: Image.Image | None,
               step: SampleStep | None, t: float) -> View:
-        before = self.original.copy()
-        if at["repaint"] == BOX:
-            ImageDraw.Draw(before).rectangle(self._corners(at), outline=INK, width=2)
-        elif mask is not None:
-            before = self.lit(mask)
         changed = moved(painted, self.original) > MOVED
         lines = [f"{step.index + 1} of {STEPS} steps, from t = {t:.0f} on." if step else
                  "No step is run: the picture comes back as the autoencoder has it.",
@@ -137,7 +113,21 @@ class Editor(Explorer):
             outside = f"{changed[~inside].mean():.0%}" if (~inside).any() else "none there"
             lines[-1] += (f": {changed[inside].mean():.0%} in the mask, which holds "
                           f"{inside.mean():.0%} of them, and outside it {outside}")
-        return View(self._sheet(before, painted), "\n".join(lines))
+        return View(self._sheet(at, mask, painted), "\n".join(lines))
 
-    def _sheet(self, before: Image.Image, painted: Image.Image) -> Image.Image:
-        return sheet(row([(before, "original"), (painted, "repainted")], SIDE))
+    def _sheet(self, at: Values, mask: Image.Image | None, painted: Image.Image) -> Image.Image:
+        """The original, its box framed, or dimmed where the mask leaves it alone; the result."""
+        before = self.original.copy()
+        if mask is not None and at["repaint"] == BOX:
+            left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
+            ImageDraw.Draw(before).rectangle((left, top, right - 1, bottom - 1), outline=INK,
+                                             width=2)
+        elif mask is not None:
+            light = mask.point(lambda level: level or round(255 * DIMMED))
+            before = Image.composite(before, Image.new("RGB", before.size), light)
+        return sheet((SIDE, [(before, "original"), (painted, "repainted")]))
+
+
+def in_text(text: str) -> set[tuple[int, int]]:
+    """Cells as they are typed: "0,1 2,3" -> {(0, 1), (2, 3)}."""
+    return {(int(row), int(column)) for row, column in re.findall(r"(\d+) *, *(\d+)", text)}

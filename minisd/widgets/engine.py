@@ -11,7 +11,7 @@ whatever the work raises becomes a line of text below the picture, as its warnin
 import atexit
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -85,9 +85,8 @@ class Memory:
     """What was computed with one model; all of it is forgotten when the model's weights change."""
 
     def __init__(self, model: nn.Module | None = None, most: int = KEPT) -> None:
-        self.model, self.most = model, most
+        self.model, self.most, self._weights = model, most, ""
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self._weights = "" if model is None else fingerprint(model)
 
     def find(self, key: Hashable) -> Any:
         """What is kept under the key, or None."""
@@ -110,9 +109,6 @@ class Memory:
         self.keep(key, found)
         return found
 
-    def clear(self) -> None:
-        self._kept.clear()
-
 
 class Engine:
     """One widget's way to the worker: `submit` requests, see frames; `progress` and `status`.
@@ -128,7 +124,6 @@ class Engine:
             max=1, style={"bar_color": COLOURS["time"], "description_width": "6em"},
             layout={"width": "auto"})
         self.status = ipywidgets.HTML().add_class("minisd-status")
-        self.counts: Counter[str] = Counter()       # started, finished, cancelled, failed, hits
         self.error: BaseException | None = None     # what the status line tells, whole
         self.seconds: float | None = None           # that the last finished run took
         self._lock = threading.RLock()              # a trait's observer may submit again
@@ -153,7 +148,12 @@ class Engine:
             if (frame := self.memory.find(("shown", request))) is not None:
                 self._latest = self._waiting = None
                 self._idle.set()
-                self._recall(request, frame)
+                self.memory.keep(("shown", request), frame)
+                try:
+                    self._present(request, frame)
+                    self.say(f"{frame.note} Shown from memory.".lstrip())
+                except Exception as error:
+                    self._fail(error)
                 return
             self._latest = self._waiting = request
             self._idle.clear()
@@ -170,8 +170,7 @@ class Engine:
     def close(self) -> None:
         """No work from now on; what is under way ends at its next frame."""
         with self._lock:
-            self._closed = True
-            self.memory.clear()
+            self._closed, self.memory = True, Memory()
             self._forget_latest()
 
     def follow(self, view: ipywidgets.Widget) -> None:
@@ -193,15 +192,6 @@ class Engine:
         self._latest = self._waiting = None
         self._idle.set()
 
-    def _recall(self, request: Hashable, frame: Frame) -> None:
-        self.memory.keep(("shown", request), frame)
-        self.counts["hits"] += 1
-        try:
-            self._present(request, frame)
-            self.say(f"{frame.note} Shown from memory.".lstrip())
-        except Exception as error:
-            self._fail(error)
-
     def _present(self, request: Hashable, frame: Frame) -> None:
         self.progress.max, self.progress.value = frame.total, frame.done
         self.progress.description = f"{frame.done} / {frame.total}"
@@ -212,7 +202,6 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         self.error = error
-        self.counts["failed"] += 1
         try:
             text = str(error)[:LONGEST]
         except Exception:
@@ -227,7 +216,6 @@ class Engine:
             self._waiting = None
         if request is None:                 # a later call has taken it, or it was cancelled
             return
-        self.counts["started"] += 1
         try:
             self._consume(request, generation)
         except BaseException as error:      # SystemExit in the work ends no thread
@@ -252,7 +240,6 @@ class Engine:
                             self._present(request, replace(frame, note="") if stale else frame)
                             shown = shown or frame.value is not None
                         if not self._wanted(generation, shown):
-                            self.counts["cancelled"] += 1
                             return
             finally:
                 frames.close()
@@ -262,7 +249,6 @@ class Engine:
                 notes = [f"Note: {warning}." for warning in dict.fromkeys(warnings)]
                 said = " ".join([frame.note or f"Done in {self.seconds:.1f} s.", *notes])
                 self.say(said)
-                self.counts["finished"] += 1
                 self.memory.keep(("shown", request), replace(frame, note=said))
 
     def _wanted(self, generation: int, shown: bool) -> bool:

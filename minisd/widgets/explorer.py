@@ -23,6 +23,7 @@ from torch import nn
 
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
+from minisd.widgets.cells import Area, clickable
 from minisd.widgets.drawing import Knob, mimebundle, picture_html, still
 from minisd.widgets.engine import Engine, Frame, Memory
 
@@ -50,13 +51,15 @@ class Explorer:
     """A widget; `values` says where its knobs stand, `seen` is what it shows."""
 
     def __init__(self, name: str, knobs: Mapping[str, ipywidgets.Widget], frames: Frames, *,
-                 width: int = WIDTH, about: str = "", memory: Memory | None = None,
-                 live: bool | None = None, patience: float = FIRST_VIEW) -> None:
+                 width: int = WIDTH, height: int = 0, areas: Sequence[Area] = (), about: str = "",
+                 memory: Memory | None = None, live: bool | None = None,
+                 patience: float = FIRST_VIEW) -> None:
         """name: for readers and screen readers; with dashes, the CSS class of the whole.
 
         knobs: any widgets that have a hashable `value`; each gets its name as a CSS class.
         frames: the work, whose frames hold a `View`. It runs on the worker thread.
         width: of the picture in CSS pixels. about: what the picture shows, for its alt text.
+        areas: of a picture `height` pixels high, that can be clicked.
         memory: of what is shown, and so of the model whose weights decide it.
         live: work at every change (True), or when Paint is pressed (False); the reader can switch.
             None: there is nothing to wait for, and so no buttons.
@@ -84,23 +87,19 @@ class Explorer:
         self.paint.on_click(lambda _: self.refresh())
         self.stop.on_click(lambda _: self.engine.cancel())
         self.live.observe(lambda change: self.refresh() if change.new else None, "value")
-        self.view = self.arrange([*self.knobs.values(), self.buttons], [self.picture, self.text])
+        shown = clickable(self.picture, (width, height), areas) if areas else self.picture
+        self.view = ipywidgets.Box(
+            [ipywidgets.VBox([*self.knobs.values(), self.buttons],
+                             layout={"flex": "1 1 22em", "min_width": "20em"}),
+             ipywidgets.VBox([shown, self.text, self.engine.progress, self.engine.status],
+                             layout={"flex": f"0 1 {width + 8}px", "width": f"{width + 8}px"})],
+            layout={"flex_flow": "row wrap", "grid_gap": "16px"})
         self.view.add_class(f"minisd-{name.replace(' ', '-')}")
         self.engine.follow(self.view)
         if self.live.value:
             self.refresh()
         else:
             self.engine.say("Press Paint to begin: this model takes its time.")
-
-    def arrange(self, knobs: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Widget]
-                ) -> ipywidgets.Box:
-        """The knobs beside the picture where there is room, else above it."""
-        width = f"{self.width + 8}px"
-        return ipywidgets.Box(
-            [ipywidgets.VBox(list(knobs), layout={"flex": "1 1 22em", "min_width": "20em"}),
-             ipywidgets.VBox([*shown, self.engine.progress, self.engine.status],
-                             layout={"flex": f"0 1 {width}", "width": width})],
-            layout={"flex_flow": "row wrap", "grid_gap": "16px"})
 
     @property
     def values(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from minisd.observe.preview import preview
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SAMPLERS, SampleStep, make_sampler
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, LABEL_HIGH, row, sheet
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame, Memory, Recorded
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View, small
@@ -63,7 +63,7 @@ def sampler_microscope(sd: StableDiffusion) -> Explorer:
             step, sum_of = run.steps[at_step], terms(run.steps, at_step, sampler)
             pictures = [paint(state)[0] for state in (step.x_t, step.x0, step.x_prev)]
             return View(slide(sum_of, step, pictures), "\n".join([
-                headline(run.steps, at_step), in_letters(sum_of), in_digits(sum_of, step),
+                headline(run.steps, at_step), in_digits(sum_of, step),
                 without_rescaling(sd, sampler, step)]))
 
         for frame in run.until(index):
@@ -85,9 +85,9 @@ def slide(sum_of: Sequence[Term], step: SampleStep, pictures: Sequence[Image.Ima
     shown = [(f"{term.weight:+.3f} {term.name}", term.weight * term.values) for term in sum_of]
     shown.append(("= x_prev", step.x_prev))
     limit = largest(*(values[0, 0] for _, values in shown))
-    maps = row([(signed(values[0, 0], limit), label) for label, values in shown], MAP)
-    below = zip(pictures, ("x_t", "x0", "x_prev"), strict=True)
-    return sheet([*maps, *row(list(below), PICTURE, top=MAP + LABEL_HIGH + GAP)])
+    maps = [(signed(values[0, 0], limit), label) for label, values in shown]
+    below = list(zip(pictures, ("x_t", "x0", "x_prev"), strict=True))
+    return sheet((MAP, [*maps, *[(None, "")] * (MAPS - len(maps))]), (PICTURE, below))
 
 
 def headline(steps: Sequence[SampleStep], index: int) -> str:
@@ -98,21 +98,17 @@ def headline(steps: Sequence[SampleStep], index: int) -> str:
             f"of {step.evaluations} network evaluations so far.")
 
 
-def in_letters(sum_of: Sequence[Term]) -> str:
-    """x_prev as a weighted sum."""
-    return "x_prev = " + " ".join(
-        f"{'+-'[term.weight < 0]} {abs(term.weight):.4f} ({term.name})" for term in sum_of
-    ).removeprefix("+ ")
-
-
 def in_digits(sum_of: Sequence[Term], step: SampleStep) -> str:
-    """The same sum at the cell in the middle of channel 0."""
-    *_, height, width = step.x_t.shape
-    y, x = height // 2, width // 2
-    products = " ".join(f"{'+-'[term.weight < 0]} {abs(term.weight):.4f} * "
-                        f"({float(term.values[0, 0, y, x]):.3f})" for term in sum_of)
-    return (f"Channel 0, row {y}, column {x}: {products.removeprefix('+ ')} "
-            f"= {float(step.x_prev[0, 0, y, x]):.3f}")
+    """x_prev as a weighted sum, by name, and at the cell in the middle of channel 0."""
+    y, x = (side // 2 for side in step.x_t.shape[-2:])
+
+    def added(parts: Sequence[str]) -> str:
+        return " ".join(f"{'+-'[term.weight < 0]} {abs(term.weight):.4f} {part}" for term, part in
+                        zip(sum_of, parts, strict=True)).removeprefix("+ ")
+
+    values = [f"* ({float(term.values[0, 0, y, x]):.3f})" for term in sum_of]
+    return (f"x_prev = {added([f'({term.name})' for term in sum_of])}\nChannel 0, row {y}, column "
+            f"{x}: {added(values)} = {float(step.x_prev[0, 0, y, x]):.3f}")
 
 
 def without_rescaling(sd: StableDiffusion, sampler: str, step: SampleStep) -> str:

@@ -20,7 +20,7 @@ from minisd.observe.preview import preview
 from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, row, sheet
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.explorer import Explorer, Values, View, small
 
@@ -46,7 +46,7 @@ def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
                  (schedule_picture(sd.schedule, at["t"]), "picture falls, noise grows")]
         for done, shown in enumerate((lambda: (preview(sd, x_t)[0], "x_t, a preview"),
                                       lambda: (sd.decode(x_t)[0], "x_t, decoded")), start=1):
-            yield Frame(done, 2, View(sheet(row([*above, shown(), *below], SIDE, columns=3)),
+            yield Frame(done, 2, View(sheet((SIDE, above), (SIDE, [shown(), *below])),
                                       in_digits(sd.schedule, at["t"])))
 
     board = {"t": knobs.slider("Timestep t", last // 3, 0, last, live=live),

@@ -7,7 +7,7 @@ import ipywidgets
 from minisd.figures.pixels import magnitude, size
 from minisd.observe.trace import Trace
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, row, sheet
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, Values, View
 
@@ -45,7 +45,7 @@ class StepScrubber(Explorer):
         still = (x0 - result)[0].float().square().mean(0).sqrt()            # h w
         shown = zip((*pictures, magnitude(still, "gray")), ("x_t", "x0", "x0: what still changes"),
                     strict=True)
-        return View(sheet(row(list(shown), SIDE)), "\n".join([
+        return View(sheet((SIDE, list(shown))), "\n".join([
             f"{done} of {len(self.trace)} steps done ({done / len(self.trace):.0%}), t = {t:.0f}. "
             f"The pictures are {'decoded' if decoded else 'linear previews'}.",
             f"To the result: x_t {size(x_t - result):.3f}, x0 {size(x0 - result):.3f} "

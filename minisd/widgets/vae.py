@@ -20,7 +20,7 @@ from minisd.observe.preview import preview
 from minisd.observe.reading import FORMATS, to_rgb, to_tensor
 from minisd.pipeline import StableDiffusion
 from minisd.widgets import knobs
-from minisd.widgets.drawing import GAP, LABEL_HIGH, row, sheet
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.explorer import Explorer, Values, View, small
 
@@ -98,11 +98,9 @@ class VAEExplorer(Explorer):
                  (picture, f"decoded: {decibels:.1f} dB" if decoded else "preview"),
                  (magnitude(error, "gray"), f"difference, white: {float(error.max()):.0f} of 255")]
         count, limit = len(self.channels), largest(latents)
-        channels = row([(signed(values, limit), f"channel {c}")
-                        for c, values in enumerate(edited[0])],
-                       (WIDTH - (count - 1) * GAP) // count, top=SIDE + LABEL_HIGH + GAP)
+        channels = [(signed(values, limit), f"channel {c}") for c, values in enumerate(edited[0])]
         text = f"{decibels:.1f} dB (PSNR)" if decoded else "A preview: the decoder is at work."
-        return View(sheet([*row(shown, SIDE), *channels]),
+        return View(sheet((SIDE, shown), ((WIDTH - (count - 1) * GAP) // count, channels)),
                     f"{pixels.numel():,} numbers became {latents.numel():,} latents, "
                     f"{latents.numel() / pixels.numel():.4f} of them. {text}")
 
