@@ -81,9 +81,7 @@ def scramble(module: nn.Module, *, quiet: bool = False, seed: int = 0) -> None:
             values = values / p[0].numel() ** 0.5       # keeps the variance of what passes
         elif name.endswith("bias"):
             values = 0.2 * values
-        if quiet and WRITES_TO_A_NORM.search(name):
-            values = QUIET * values
-        p.copy_(values)
+        p.copy_(QUIET * values if quiet and WRITES_TO_A_NORM.search(name) else values)
 
 
 def copy_weights(ours: nn.Module, theirs: nn.Module, rules: Rules) -> None:
@@ -146,37 +144,48 @@ def vae(config: VAEConfig) -> nn.Module:
 
 
 def _transformer(config: TextConfig | ImageTowerConfig) -> dict[str, Any]:
-    return {"hidden_size": config.width, "intermediate_size": 4 * config.width,
-            "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-            "hidden_act": "quick_gelu"}
-
-
-def _text_config(config: TextConfig) -> dict[str, Any]:
+    shared = {"hidden_size": config.width, "intermediate_size": 4 * config.width,
+              "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+              "hidden_act": "quick_gelu"}
+    if isinstance(config, ImageTowerConfig):
+        return shared | {"image_size": config.image_size, "patch_size": config.patch_size}
     end = config.vocab_size - 1
-    return {**_transformer(config), "vocab_size": end + 1,
-            "max_position_embeddings": config.max_length, "bos_token_id": end - 1,
-            "eos_token_id": end, "pad_token_id": end}
-
-
-def _image_config(config: ImageTowerConfig) -> dict[str, Any]:
-    return {**_transformer(config), "image_size": config.image_size,
-            "patch_size": config.patch_size}
+    return shared | {"vocab_size": end + 1, "max_position_embeddings": config.max_length,
+                     "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
 
 
 def clip_text(config: TextConfig) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(**_text_config(config)))
+    return CLIPTextModel(CLIPTextConfig(**_transformer(config)))
 
 
 def clip_image(config: ImageTowerConfig) -> nn.Module:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    return CLIPVisionModel(CLIPVisionConfig(**_image_config(config)))
+    return CLIPVisionModel(CLIPVisionConfig(**_transformer(config)))
 
 
 def clip(text: TextConfig, image: ImageTowerConfig) -> nn.Module:
     from transformers import CLIPConfig, CLIPModel
 
-    return CLIPModel(CLIPConfig(text_config=_text_config(text), vision_config=_image_config(image),
+    return CLIPModel(CLIPConfig(text_config=_transformer(text), vision_config=_transformer(image),
                                 projection_dim=image.projection_dim))
+
+
+def scheduler(name: str) -> Any:
+    """Diffusers' sampler with v1's settings."""
+    import diffusers
+
+    leading = {"timestep_spacing": "leading"}
+    v1 = leading | {"steps_offset": 1, "set_alpha_to_one": False}
+    kind, settings = {
+        "ddpm": (diffusers.DDPMScheduler, leading | {"clip_sample": False}),
+        "ddim": (diffusers.DDIMScheduler, v1 | {"clip_sample": False}),
+        "plms": (diffusers.PNDMScheduler, v1 | {"skip_prk_steps": True}),
+        "lms": (diffusers.LMSDiscreteScheduler, {}),
+        "euler": (diffusers.EulerDiscreteScheduler, {}),
+        "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+        "heun": (diffusers.HeunDiscreteScheduler, {}),
+        "dpm++2m": (diffusers.DPMSolverMultistepScheduler, {})}[name]
+    return kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **settings)

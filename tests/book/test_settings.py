@@ -1,58 +1,102 @@
-"""What a user asks of a run: masks of any kind, and the sizes of reference pictures."""
+"""What a run is asked for: defaults, lists of prompts and seeds, and one table of bad input."""
+
+import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from conftest import TINY
 
-from minisd.request import Request, read_mask
+from minisd.config import TOYWORLD
+from minisd.settings import Run, Settings, plan
 
-SIZE = (40, 72)
-
-
-@pytest.fixture
-def drawn() -> np.ndarray:
-    white = np.zeros(SIZE, bool)
-    white[3:20, 10:11] = white[30:, 50:] = True
-    return white
+PROMPT = "a red car"
+LAST_SEED = 2 ** 63 - 1
 
 
-@pytest.mark.parametrize("kind", ["bool", "uint8", "rgb", "1", "L", "RGBA", "grey", "path"])
-def test_a_mask_can_be_any_kind_of_picture(picture, drawn, tmp_path, kind) -> None:
-    grey = drawn.astype(np.uint8) * 255
-    forms = {"bool": drawn, "uint8": grey, "rgb": grey[..., None].repeat(3, 2),
-             "1": Image.fromarray(drawn), "L": Image.fromarray(grey),
-             "RGBA": Image.fromarray(grey).convert("RGBA"),
-             "grey": Image.fromarray(np.where(drawn, 128, 127).astype(np.uint8)),
-             "path": tmp_path / "mask.png"}
-    Image.fromarray(grey).save(tmp_path / "mask.png")
-    found = read_mask(forms[kind], picture, SIZE)
-    assert found.dtype == torch.bool and np.array_equal(found[0, 0].numpy(), drawn)
+def test_none_stands_for_the_default() -> None:
+    run = plan(TINY, PROMPT, {"seed": 3})
+    assert run == Run((PROMPT,), (3,), guidance_scale=7.5, steps=50)
+    unset = dict.fromkeys(Settings.__annotations__) | {"seed": 3}
+    assert plan(TINY, PROMPT, unset) == run
+    assert (plan(TOYWORLD, PROMPT, {}).guidance_scale, plan(TOYWORLD, PROMPT, {}).steps) == (3, 25)
+    assert plan(TINY, PROMPT, {}).seeds != plan(TINY, PROMPT, {}).seeds     # drawn at random
 
 
-def test_a_mask_is_cropped_and_resized_with_its_picture(picture) -> None:
-    """To half the width, around the centre, and half the size: from 40 x 72 to 16 x 16."""
-    white = np.zeros(SIZE, bool)
-    white[:, :36] = True
-    found = read_mask(white, picture, (16, 16))
-    assert found.shape == (1, 1, 16, 16) and found[..., :8].all() and not found[..., 8:].any()
+def test_one_picture_for_each_prompt_and_seed() -> None:
+    assert plan(TINY, PROMPT, {"seed": 5, "num_images": 3}).seeds == (5, 6, 7)
+    assert plan(TINY, PROMPT, {"seed": 5, "num_images": 3}).prompts == (PROMPT,) * 3
+    run = plan(TINY, ["red", "blue"], {"seed": (7, 7)})
+    assert (run.prompts, run.seeds) == (("red", "blue"), (7, 7))
+    assert plan(TINY, ["red", "blue"], {"seed": 5}).seeds == (5, 6)
+    assert plan(TINY, PROMPT, {"seed": [9, 4], "num_images": 2}).seeds == (9, 4)
 
 
-@pytest.mark.parametrize(("mask", "kind", "text"), [
-    (np.zeros((72, 40), bool), ValueError, "the mask is 40 x 72 pixels and the picture 72 x 40"),
-    (np.ones(SIZE, np.uint8), ValueError, "values are 0 and 1, and white is 255"),
-    (np.ones(SIZE), ValueError, "expected a picture as a uint8 array"),
-    ([[0, 1]], TypeError, "expected a PIL picture, a path or a uint8 array, got list")])
-def test_what_is_no_mask_is_refused(picture, mask, kind, text) -> None:
+def test_numbers_may_be_those_of_numpy_and_torch() -> None:
+    whole: Settings = {"steps": 6, "seed": 3, "num_images": 1, "height": 16, "width": 24}
+    for kind in (np.int64, np.uint8, torch.tensor):
+        run = plan(TINY, PROMPT, {name: kind(value) for name, value in whole.items()})
+        assert run == plan(TINY, PROMPT, whole) and type(run.steps) is type(run.seeds[0]) is int
+    run = plan(TINY, PROMPT, {"guidance_scale": np.float32(3), "eta": np.float64(0.5)})
+    assert (run.guidance_scale, run.eta) == (3.0, 0.5) and type(run.guidance_scale) is float
+
+
+@pytest.mark.parametrize(("steps", "strength", "expected"), [
+    (100, 0.29, 29), (50, None, 37), (20, 1, 20), (20, 0.049, 0), (10, 0.7, 7), (3, 1 / 3, 1)])
+def test_floor_of_steps_times_strength_are_run(steps: int, strength: float | None, expected: int
+                                               ) -> None:
+    """By default three quarters of them, and with a mask all."""
+    run = plan(TINY, PROMPT, {"image": "x", "steps": steps, "strength": strength})
+    assert run.steps_to_run == expected
+    assert plan(TINY, PROMPT, {"image": "x", "mask": "y"}).strength == 1
+
+
+WRONG_TYPES = [
+    ({"prompt": None}, "a prompt must be text, got NoneType: None"),
+    ({"prompt": 123}, "a prompt must be text, got int: 123"),
+    ({"prompt": ["a", 5]}, "a prompt must be text, got int: 5"),
+    ({"negative_prompt": 5}, "a prompt must be text, got int: 5"),
+    ({"seeds": 1}, "unknown setting 'seeds': choose from negative_prompt, guidance_scale, steps"),
+    ({"steps": True}, "steps must be an integer, got True"),
+    ({"steps": "5"}, "steps must be an integer, got '5'"),
+    ({"steps": 5.0}, "steps must be an integer, got 5.0"),
+    ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
+    ({"eta": False}, "eta must be a number, got False"),
+    ({"width": "64"}, "width must be an integer, got '64'"),
+    ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+    ({"seed": [1, True], "num_images": 2}, "seed must be an integer, got True")]
+WRONG_VALUES = [
+    ({"prompt": []}, "got 0 prompts, 0 seeds, 0 num_images: give as many of each"),
+    ({"prompt": ["a", "b"], "seed": [1]}, "got 2 prompts, 1 seeds, 2 num_images"),
+    ({"prompt": ["a", "b"], "num_images": 3}, "got 2 prompts, 2 seeds, 3 num_images"),
+    ({"seed": [1, 2]}, "got 1 prompts, 2 seeds, 1 num_images"),
+    ({"steps": 0}, "steps must be from 1 to 1000, got 0"),
+    ({"guidance_scale": math.nan}, "guidance_scale must be finite, got nan"),
+    ({"guidance_scale": -math.inf}, "guidance_scale must be finite, got -inf"),
+    ({"eta": 1.5}, "eta must be from 0.0 to 1.0, got 1.5"),
+    ({"height": 100}, "height must be a multiple of 8, got 100"),
+    ({"width": 0}, "width must be from 1 to"),
+    ({"seed": -1}, "seed must be from 0 to"),
+    ({"seed": LAST_SEED, "num_images": 2}, f"seed must be from 0 to {LAST_SEED}, got {2 ** 63}"),
+    ({"num_images": 0}, "num_images must be from 1 to"),
+    ({"strength": 0.5}, "strength and mask say how to repaint a picture: give it as image"),
+    ({"mask": "x"}, "strength and mask say how to repaint a picture: give it as image"),
+    ({"image": "x", "strength": 1.2}, "strength must be from 0.0 to 1.0, got 1.2"),
+    ({"image": "x", "strength": math.nan}, "strength must be from 0.0 to 1.0, got nan"),
+    ({"image": "x", "latents": torch.zeros(1)}, "latents and an image both say where to start")]
+
+
+@pytest.mark.parametrize(("kind", "settings", "text"), [
+    *((TypeError, *row) for row in WRONG_TYPES), *((ValueError, *row) for row in WRONG_VALUES)])
+def test_what_makes_no_sense_is_refused(kind: type[Exception], settings: dict, text: str) -> None:
+    prompt = settings.get("prompt", PROMPT)
     with pytest.raises(kind) as error:
-        read_mask(mask, picture, SIZE)
-    assert text in str(error.value)
+        plan(TINY, prompt, {key: settings[key] for key in settings if key != "prompt"})
+    assert str(error.value).startswith(text)
 
 
-def test_one_white_pixel_frees_its_cell() -> None:
-    mask = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
-    mask[0, 0, 16, 71] = mask[0, 0, 39, 0] = True
-    request = Request("", "", 1.0, 5, "ddim", 0.0, 0, *SIZE, 1, mask=mask)
-    cells = request.cells(8)
-    assert cells.shape == (1, 1, 5, 9)
-    assert cells[0, 0].nonzero().tolist() == [[2, 8], [4, 0]]
+def test_nothing_waits_for_torch() -> None:
+    code = "import sys, minisd.config, minisd.settings; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
