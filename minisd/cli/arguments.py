@@ -55,6 +55,15 @@ def expected(what: str, got: str) -> argparse.ArgumentTypeError:
 
 # Values
 
+def text(value: str) -> str:
+    """Any characters; a terminal of another encoding, or half a surrogate pair, gives none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise expected("text in UTF-8", value) from error
+    return value
+
+
 def number(value: str) -> int | float | str:
     """An integer, a fraction, or else the text, of which settings.check says what it is not."""
     for kind in (int, float):

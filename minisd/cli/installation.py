@@ -28,6 +28,7 @@ SECONDS = 60                    # for another Python to answer
 # As in pyproject.toml; the second list is its extra [notebooks].
 PACKAGES = ("torch>=2.10,<2.15", "numpy>=2.0", "safetensors>=0.5", "pillow>=11.0",
             "tokenizers>=0.22", "huggingface-hub>=1.0", "ftfy>=6.3", "tqdm>=4.66")
+MODULES = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}   # imported under another name
 NOTEBOOK_PACKAGES = ("matplotlib>=3.9", "jupyterlab>=4.4", "ipywidgets>=8.1")
 
 
@@ -65,7 +66,7 @@ def packages() -> Findings:
     for wanted in (*PACKAGES, *NOTEBOOK_PACKAGES):
         name, low, high = re.split(">=|,<", f"{wanted},<")[:3]
         needed = wanted in PACKAGES
-        file = Path({"pillow": "PIL"}.get(name, name) + ".py").absolute()
+        file = Path(f"{MODULES.get(name, name)}.py").absolute()
         try:
             version = metadata.version(name)
             number = _numbers(version.split("+")[0])

@@ -31,7 +31,7 @@ STATUSES = """\
 exit status: 0 done; 1 the run failed (no memory, no network, a full disk, a refused download,
 numbers that overflow), or `doctor` found a problem; 2 the input makes no sense; 130 interrupted
 """
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)     # by the machine
+OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)     # what is wrong with a path
 NO_MEMORY = "out of memory|allocate memory|unable to allocate|bad_alloc|enough memory|^MemoryError$"
 
 
@@ -71,8 +71,10 @@ def explained(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError | RuntimeError) and re.search(NO_MEMORY, text, re.I):
         size = re.search(r"tried to allocate [\d.]+ \w+", text, re.I)
         return 1, f"out of memory{f' ({size[0].lower()})' if size else ''}: {ADVICE}"
+    if type(error) is OSError and error.errno not in OF_A_NAME:     # a full disk, no memory, ...
+        return 1, text
     if isinstance(error, ValueError | TypeError | OSError):
-        return 1 if getattr(error, "errno", None) in REFUSED else 2, text
+        return 2, text
     if isinstance(error, ArithmeticError | MemoryError | RuntimeError):
         return 1, text.splitlines()[0]          # below it torch lists its own functions
     if isinstance(error, ImportError) and not (error.name or "").startswith("minisd"):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from minisd.cli import arguments
-from minisd.cli.arguments import DTYPES, MODELS, SAMPLERS, Parser, number
+from minisd.cli.arguments import DTYPES, MODELS, SAMPLERS, Parser, number, text
 from minisd.config import TOYWORLD, V1
 from minisd.observe.png import OUTPUTS
 from minisd.settings import Settings, plan
@@ -31,9 +31,9 @@ def make_parser(epilog: str = "") -> Parser:
     """Every option, its aliases and its default; `epilog` ends the help."""
     parser = Parser("minisd", "Paint what a prompt says.", EXAMPLES + epilog)
     add = parser.add_argument
-    add("words", nargs="?", metavar="prompt", help="what to paint, in quotes")
-    add("--prompt", help="the same, as an option")
-    add("--negative-prompt", default="", metavar="TEXT", help="what to keep away from")
+    add("words", nargs="?", type=text, metavar="prompt", help="what to paint, in quotes")
+    add("--prompt", type=text, help="the same, as an option")
+    add("--negative-prompt", type=text, default="", metavar="TEXT", help="what to keep away from")
     add("--guidance-scale", "--cfg-scale", "--scale", type=number, metavar="G",
         help=f"how strongly to follow the prompt; 0 ignores it, 1 adds nothing (default: the "
              f"model's own, {V1.guidance_scale:g}; {TOYWORLD.guidance_scale:g} with toyworld)")

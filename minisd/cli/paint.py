@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from safetensors import SafetensorError
 
 from minisd.cli import memory, options
 from minisd.cli.terminal import complain, say, watching
@@ -116,10 +115,7 @@ def save_trace(sd: "StableDiffusion", args: argparse.Namespace, trace: "Trace", 
         strip = grid(rows[0] + rows[1], columns=len(marks))
         say(str(png.save_png(strip, options.strip_of(place), new=args.output is None)))
     if args.trace is not None:
-        try:
-            trace.save(args.trace)
-        except SafetensorError as error:        # of the disk, in its own words
-            raise RuntimeError(f"'{args.trace}' cannot be written ({error})") from error
+        trace.save(args.trace)
         say(str(args.trace))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a model that answers at once, and the one that ships."""
+"""What the tests of the command line share: models that answer at once."""
 
 import subprocess
 import sys

@@ -1,0 +1,472 @@
+"""What the command line refuses, how it fails, and that nothing painted is lost on the way."""
+
+import errno
+import io
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+import minisd
+from minisd.cli import memory
+from minisd.cli.main import SUBCOMMANDS, main
+from minisd.cli.terminal import Output, watching
+from minisd.observe import png, trace
+
+SCRIPT = "import sys; from minisd.cli.main import main; "
+
+
+# Help and subcommands
+
+def test_help_names_every_option_and_subcommand(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for name, meaning in SUBCOMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(meaning)}$", text, re.M)
+    text = " ".join(text.split())
+    for option in ("--prompt", "--negative-prompt", "--guidance-scale", "--cfg-scale", "--scale",
+                   "--steps", "--ddim_steps", "--seed", "-H", "--height", "-W", "--width",
+                   "--sampler", "--num-images", "-m", "--model", "-o", "--output", "--eta",
+                   "--dtype", "--device", "--init-image", "--strength", "--mask", "--paste",
+                   "--snapshots", "--steps-dir", "--trace", "own, 7.5; 3 with toyworld",
+                   "own, 50; 25 with toyworld", "0, 25, 50, 75 and 100 %", "exit status: 0 done"):
+        assert option in text, option
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_each_has_a_help_and_refuses_an_unknown_option(name, capsys, refused):
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0 and f"usage: minisd {name}" in capsys.readouterr().out
+    assert refused(name, "--wide") == "unknown option '--wide': see --help"
+
+
+@pytest.fixture
+def fake(monkeypatch) -> ModuleType:
+    """A subcommand of this test, `fake`, that says 7 and remembers what it was given."""
+    module = ModuleType("minisd.cli.fake")
+    module.seen = []
+    module.run = lambda argv: module.seen.append(argv) or 7
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(SUBCOMMANDS, "fake", "what a fake does")
+    return module
+
+
+def test_a_subcommand_runs_in_place_of_the_painter(stub, fake, capsys):
+    assert main(["fake"]) == 7 and main(["fake", "toyworld", "--all"]) == 7
+    assert fake.seen == [[], ["toyworld", "--all"]] and stub.run is None
+    assert main(["fake about cars"]) == 0 and main(["--prompt", "fake"]) == 0
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search("fake +what a fake does", capsys.readouterr().out)
+
+
+# What it refuses
+
+LARGEST = str(2 ** 63 - 1)
+BAD = {
+    "no prompt": ([], "expected a prompt, got none: say what to paint"),
+    "no prompt, options": (["--seed", "3"], "expected a prompt, got none"),
+    "two prompts": (["x", "--prompt", "y"], "expected one prompt, got two"),
+    "no quotes": (["a", "red", "car"], "unexpected 'red' after the prompt: put .* in quotes"),
+    "prompt of bytes": (["caf\udce9"], r"expected text in UTF-8, got 'caf\\udce9'"),
+    "negative of bytes": (["x", "--negative-prompt", "\udcff"], "--negative-prompt: expected text"),
+    "half a pair": (["--prompt", "a \ud83d"], "--prompt: expected text in UTF-8"),
+    "unknown option": (["x", "--stepz", "3"], "unknown option '--stepz': see --help"),
+    "abbreviated option": (["x", "--step", "3"], "unknown option '--step'"),
+    "short unknown option": (["x", "-q"], "unknown option '-q'"),
+    "option without value": (["x", "--steps"], "--steps.*expected one argument"),
+    "steps 0": (["x", "--steps", "0"], "steps must be from 1 to 1000, got 0"),
+    "steps negative": (["x", "--steps", "-5"], "steps must be from 1 to 1000, got -5"),
+    "steps no number": (["x", "--steps", "many"], "steps must be an integer, got 'many'"),
+    "steps a fraction": (["x", "--ddim_steps", "2.5"], "steps must be an integer, got 2.5"),
+    "steps of many lines": (["x", "--steps", "1\n2"], r"got '1\\n2'"),
+    "steps endless": (["x", "--steps", "9" * 5000], "steps must be an integer, got inf"),
+    "guidance NaN": (["x", "--guidance-scale", "nan"], "guidance_scale must be finite, got nan"),
+    "guidance overflow": (["x", "--scale", "1e999"], "guidance_scale must be finite, got inf"),
+    "guidance text": (["x", "--cfg-scale", "strong"], "must be a number, got 'strong'"),
+    "eta": (["x", "--eta", "1.5"], "eta must be from 0.0 to 1.0, got 1.5"),
+    "strength alone": (["x", "--strength", "0.5"], "--strength: expected --init-image FILE"),
+    "strength high": (["x", "--init-image", "photo.png", "--strength", "1.01"],
+                      "strength must be from 0.0 to 1.0, got 1.01"),
+    "height 100": (["x", "-H", "100"], "height must be a multiple of 8, got 100"),
+    "width 0": (["x", "-W", "0"], "width must be from 1 to 1048576, got 0"),
+    "height of 20 digits": (["x", "-H", "8" * 20], "height must be from 1 to 1048576, got 8{20}"),
+    "seed negative": (["x", "--seed", "-1"], f"seed must be from 0 to {LARGEST}, got -1"),
+    "seed 2**63": (["x", "--seed", str(2 ** 63)], f"from 0 to {LARGEST}, got 9223"),
+    "seed + count": (["x", "--seed", LARGEST, "--num-images", "2"], f"from 0 to {LARGEST}, got"),
+    "count 0": (["x", "--num-images", "0"], "num_images must be from 1 to 1048576, got 0"),
+    "count 2e9": (["x", "--num-images", "2000000000"], "num_images must be from 1 to 1048576"),
+    "sampler": (["x", "--sampler", "magic"], "--sampler.*'magic' .choose from '?ddim'?, '?ddpm"),
+    "dtype": (["x", "--dtype", "float8"], "--dtype.*'float8' .choose from '?auto'?, '?float32"),
+    "output folder": (["x", "-o", "folder"], "--output: expected the name of a file that ends in"),
+    "output folder.png": (["x", "-o", "folder.png"], "-o: .* got 'folder.png', which is a folder"),
+    "second output a folder": (["x", "-o", "f.png", "--num-images", "2"], "got 'f-2.png', which"),
+    "output jpg": (["x", "-o", "out.jpg"], "--output.*ends in .png, got 'out.jpg'"),
+    "output nothing": (["x", "-o", ""], "--output.*ends in .png"),
+    "output ending alone": (["x", "-o", ".png"], "--output.*ends in .png"),
+    "output below a file": (["x", "-o", "text.txt/a/out.png"],
+                            "expected a folder that can be written, got '.*text.txt'"),
+    "no such picture": (["x", "--init-image", "nope.png"], "a file that is there, got 'nope.png'"),
+    "picture at an address": (["x", "--init-image", "https://x.org/a.png"],
+                              "--init-image: expected a file that is there: download it first, got"
+                              " 'https://x.org/a.png'"),
+    "no picture": (["x", "--init-image", "text.txt"], "'text.txt' cannot be read"),
+    "empty picture": (["x", "--init-image", "empty.png"], "'empty.png' cannot be read"),
+    "truncated picture": (["x", "--init-image", "cut.png"], "'cut.png' cannot be read"),
+    "folder as picture": (["x", "--init-image", "folder"], "a file that is there, got 'folder'"),
+    "mask alone": (["x", "--mask", "photo.png"], "--mask: expected --init-image FILE with it"),
+    "paste alone": (["x", "--paste"], "--paste: expected --mask FILE with it"),
+    "paste without a mask": (["x", "--init-image", "photo.png", "--paste"], "expected --mask FILE"),
+    "no such mask": (["x", "--init-image", "photo.png", "--mask", "nope.png"], "got 'nope.png'"),
+    "snapshots of what": (["--snapshots", "a red car"],
+                          "above 0 and at most 1, or nothing and the prompt before it, got 'a red"),
+    "snapshots 0": (["x", "--snapshots", "0"], "above 0 and at most 1"),
+    "snapshots NaN": (["x", "--snapshots", "nan"], "above 0 and at most 1"),
+    "steps into a file": (["x", "--steps-dir", "text.txt"], "new or empty folder, got 'text.txt'"),
+    "steps among files": (["x", "--steps-dir", "folder"], "expected a new or empty folder"),
+    "steps below a file": (["x", "--steps-dir", "text.txt/x"], "choose another with --steps-dir"),
+    "trace into a folder": (["x", "--trace", "folder"], "--trace: expected the name of a file"),
+    "trace below a file": (["x", "--trace", "text.txt/x"], "choose another with --trace"),
+    # Two things in one place
+    "one file for two": (["x", "-o", "same.png", "--trace", "same.png"], "got 'same.png' twice"),
+    "the same by a link": (["x", "-o", "link.png", "--trace", "photo.png"], "'photo.png' twice"),
+    "one of several": (["x", "-o", "a.png", "--num-images", "2", "--trace", "./a-2.png"], "twice"),
+    "a strip": (["x", "-o", "a.png", "--snapshots", "--trace", "a-snapshots.png"], "twice"),
+    "among the steps": (["x", "--steps-dir", "d", "-o", "d/002.png"], "--steps-dir: expected a fo"),
+    "a trace among them": (["x", "--steps-dir", "d", "--trace", "d/002-1.png"], "--steps-dir: exp"),
+    # Links to what is not there
+    "output a dead link": (["x", "-o", "dead.png"], "written, got '/nowhere/at/all'"),
+    "output below one": (["x", "-o", "gone/out.png"], "written, got '.*gone'.*choose another with"),
+    "trace below one": (["x", "--trace", "gone/t"], "written, got '.*gone'.*choose another with"),
+    "steps into one": (["x", "--steps-dir", "gone"], "new or empty folder, got 'gone'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(stub, photo, refused, case):
+    for name in ("folder", "folder.png", "f-2.png"):
+        Path(name).mkdir()
+    Path("folder", "file").touch()
+    Path("text.txt").write_text("hello")
+    Path("empty.png").touch()
+    Path("cut.png").write_bytes(Path(photo).read_bytes()[:-40])
+    Path("link.png").symlink_to(photo)
+    Path("dead.png").symlink_to("/nowhere/at/all/x.png")
+    Path("gone").symlink_to("/nowhere/at/all")
+    before = sorted(os.listdir())
+    argv, phrase = BAD[case]
+    line = refused(*argv)
+    assert re.search(phrase, line), line
+    assert stub.loaded == {} and sorted(os.listdir()) == before
+
+
+def test_what_only_the_library_knows(place, photo, refused, monkeypatch):
+    Image.new("L", (8, 16)).save("small.png")
+    assert "steps must be from 1 to 999 for ddim, got 1000" in refused("x", "--steps", "1000")
+    assert "the mask is 8 x 16 pixels and the picture 64 x 64" in refused(
+        "x", "--init-image", photo, "--mask", "small.png")
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert refused("x", "-m", "nope").startswith("unknown model 'nope': expected 'auto'")
+    assert refused("x", "-m", "a\x1b[2J\u202eb").startswith(r"unknown model 'a\x1b[2J\u202eb'")
+    assert "device 'mps' is not at hand" in refused("x", "--device", "mps")
+    assert "device 'abacus' is not at hand" in refused("x", "--device", "abacus")
+    monkeypatch.setenv("MINISD_MODEL", "nosuch")
+    assert refused("x").startswith("MINISD_MODEL in the environment: unknown model 'nosuch'")
+    assert sorted(os.listdir()) == ["photo.png", "small.png"]
+
+
+def test_mistakes_answer_without_torch(tmp_path):
+    """Importing it takes seconds, also where nothing else does."""
+    lines = ["", "x --steps 0", "x -H 100", "x --init-image nope.png", "x --mask m.png", "x -o x",
+             "x --trace .", "info v1 v2", "download sdxl", "verify nope", "replay nope.png",
+             "lab --port x", "doctor x", "models x"]
+    done = subprocess.run([sys.executable, "-c", SCRIPT + "[main(line.split()) for line in "
+                           "sys.argv[1:]]; print('torch' in sys.modules)", *lines],
+                          capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout == "False\n" and len(done.stderr.splitlines()) == len(lines), done.stderr
+
+
+@pytest.mark.parametrize("argv", [
+    ["download", "v1-5", "--tokn=s3cr3t"], ["download", "--tokn", "s3cr3t", "v1-5"],
+    ["download", "--endpont", "https://user:s3cr3t@hub.org", "v1-5"],
+    ["download", "https://user:s3cr3t@hub.org"], ["download", "hf_s3cr3tS3CR3Ts3cr3t"],
+    ["lab", "--ServerApp.token=s3cr3t"], ["x", "-m", "https://user:s3cr3t@hub.org/model"],
+    ["x", "--trace", "https://user:s3cr3t@hub.org/"]])
+def test_secrets_are_not_repeated(tmp_path, monkeypatch, refused, argv):
+    monkeypatch.chdir(tmp_path)
+    Path("https:").touch()
+    assert "s3cr3t" not in refused(*argv).lower()
+
+
+def test_what_comes_from_outside_is_shown_escaped(stub, capsys, refused):
+    name = "a\x1b[31m\u202eb\r\nc.png"
+    assert main(["x", "-o", name]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == r"a\x1b[31m\u202eb\r"     # and a line below
+    assert os.listdir() == [name]
+    assert r"got 'a\x1b[31m\u202eb'" in refused("x", "--init-image", "a\x1b[31m\u202eb")
+    stub.config = SimpleNamespace(**vars(stub.config) | {"name": "\x9b2Jevil"})
+    assert main(["x", "-o", "x.png"]) == 0
+    assert r"\x9b2Jevil in bfloat16" in capsys.readouterr().out
+
+
+def test_a_tilde_is_the_home_folder(stub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    assert main(["x", "--output=~/x.png"]) == 0
+    assert main(["x", "--init-image=~/x.png", "-o", "~/y.png"]) == 0
+    assert os.listdir() == ["home"] and sorted(os.listdir("home")) == ["x.png", "y.png"]
+
+
+def test_a_link_is_written_through(stub):
+    Path("there").mkdir()
+    for target in ("there/new.png", "there/old.png"):
+        Path("link.png").unlink(missing_ok=True)
+        Path("link.png").symlink_to(target)
+        for seed in ("1", "2"):
+            assert main(["x", "-o", "link.png", "--seed", seed]) == 0
+        assert Path("link.png").is_symlink() and png.read_metadata(target)["seed"] == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_folder_without_permission(stub, tmp_path, refused):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "expected a folder that can be written, got" in refused("x", "-o", "locked/out.png")
+
+
+# How it fails
+
+FRAMES = ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
+          "memory: you tried to allocate 17179869184 bytes. Error code 12\nException raised from "
+          "c10::alloc_cpu\nframe #0: c10::Error::Error()")
+
+
+@pytest.mark.parametrize(("error", "status", "said"), [
+    (ValueError("weights:\nexpected a UNet, got none"), 2, "weights: expected a UNet, got none"),
+    (TypeError("no text"), 2, "no text"), (FileNotFoundError("no weights"), 2, "no weights"),
+    (RuntimeError("the network is down"), 1, "the network is down"),
+    (RuntimeError("shapes differ\nframe #0: c10"), 1, "shapes differ"),
+    (RuntimeError(FRAMES), 1,
+     f"out of memory (tried to allocate 17179869184 bytes): {memory.ADVICE}"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
+     1, f"out of memory (tried to allocate 2.00 gib): {memory.ADVICE}"),
+    (RuntimeError("std::bad_alloc"), 1, f"out of memory: {memory.ADVICE}"),
+    (MemoryError(), 1, f"out of memory: {memory.ADVICE}"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "[Errno 12] Cannot allocate memory"),
+    (ImportError("no torch", name="torch"), 1,
+     f"no torch, in the Python at {sys.executable}: `python -m minisd doctor` says more")])
+def test_an_error_is_one_line_and_a_status(stub, refused, error, status, said):
+    def fail() -> None:
+        raise error
+
+    stub.before_painting = fail
+    assert refused("x", status=status) == said
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("error", [KeyError("bug"), AssertionError(),
+                                   ImportError("bug", name="minisd.novelty")])
+def test_bugs_keep_their_traceback(stub, error):
+    def fail() -> None:
+        raise error
+
+    stub.before_painting = fail
+    with pytest.raises(type(error)):
+        main(["x"])
+
+
+@pytest.mark.parametrize(("dtype", "advised"), [(torch.float16, True), (torch.float32, False),
+                                                (torch.bfloat16, False)])
+def test_float32_is_advised_to_float16_alone(stub, refused, dtype, advised):
+    def fail() -> None:
+        raise FloatingPointError("the latents stopped being finite at step 3 of 25")
+
+    stub.to(dtype).before_painting = fail
+    line = refused("x", status=1)
+    assert line.startswith("the latents stopped") and ("--dtype float32" in line) == advised
+
+
+@pytest.mark.parametrize(("argv", "needed"), [
+    (["-H", "8192", "-W", "8192"], "13.1"), (["--num-images", "100000"], "44.2"),
+    (["--num-images", "100000", "--scale", "1"], "24.6")])
+def test_a_run_beyond_the_memory_is_refused_before_it_starts(stub, refused, monkeypatch, argv,
+                                                            needed):
+    monkeypatch.setattr(memory, "free_memory", lambda: 5 * 10 ** 9)
+    monkeypatch.setattr(type(stub), "device", torch.device("cpu"))
+    assert refused("x", *argv, status=1) == (
+        f"this run needs at least {needed} GB of memory, and 5.0 GB are free: {memory.ADVICE}")
+    assert main(["x"]) == 0
+    monkeypatch.setattr(memory, "free_memory", lambda: None)            # nobody tells
+    assert main(["x", "-H", "8192", "-W", "64"]) == 0
+
+
+# Nothing painted is lost
+
+class Closed(io.StringIO):
+    """A pipe whose reader has left, or a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [None, Closed()], ids=["missing", "closed"])
+@pytest.mark.parametrize("names", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids=str)
+def test_pictures_are_written_whatever_becomes_of_the_terminal(stub, monkeypatch, stream, names):
+    for name in names:
+        monkeypatch.setattr(sys, name, stream)
+    stub.before_painting = lambda: minisd.tokenizer.warn("never saw 'zebra'")
+    assert main(["x", "-o", "a.png", "--num-images", "3"]) == (
+        1 if stream is not None and "stdout" in names else 0)
+    assert sorted(os.listdir()) == ["a-1.png", "a-2.png", "a-3.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
+@pytest.mark.parametrize("redirection", ["| head -1", ">&- 2>&-"])
+def test_streams_as_a_shell_closes_them(tmp_path, redirection):
+    command = '"$0" -m minisd "a car" --steps 1 -H 8 -W 8 -o a.png --num-images 3 '
+    done = subprocess.run(["sh", "-c", command + redirection, sys.executable], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=120)
+    assert sorted(os.listdir(tmp_path)) == ["a-1.png", "a-2.png", "a-3.png"]
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert done.stdout in ("a-1.png\n", "")
+
+
+def test_a_reader_that_leaves_is_not_complained_about(capfd, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = Output(os.fdopen(writing, "w"))
+    for line in ("one", "two"):
+        print(line, file=out, flush=True)
+    out.stream.close()                          # as the interpreter does in the end
+    assert out.failed
+
+
+@pytest.mark.parametrize("what", ["out.png", "steps/000.png", "out-snapshots.png", "t.st"])
+def test_a_full_disk_is_one_line_with_the_file_s_name(place, refused, monkeypatch, capsys, what):
+    save = png.save_png
+
+    def full(image, path, *args, **options):
+        if str(path) == what:
+            monkeypatch.setattr(os, "fsync", no_space)
+        return save(image, path, *args, **options)
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(png, "save_png", full)
+    if what == "t.st":
+        monkeypatch.setattr(trace, "save_file", no_space)
+    assert main(["x", "--steps", "5", "-H", "8", "-W", "8", "-o", "out.png", "--snapshots",
+                 "--trace", "t.st", "--steps-dir", "steps"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("minisd: error: ") and what in line and "No space left" in line
+    assert not Path(what).exists() and not list(Path().rglob(".minisd-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
+def test_a_disk_that_is_really_full(program, tmp_path):
+    """In place of a disk, a limit for the size of files; the trace's library is in Rust."""
+    done = program("a car", "--steps", "1", "-H", "64", "-W", "64", "-o", "a.png", "--trace", "t",
+                   text=True, preexec_fn=lambda: resource.setrlimit(
+                       resource.RLIMIT_FSIZE, (20_000, 20_000)))
+    assert done.returncode == 1 and os.listdir(tmp_path) == ["a.png"], done.stderr
+    assert re.match("minisd: error: .*(File too large.*: 't'|^t .*too large)",
+                    done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_programs_that_save_at_once_lose_nothing(tmp_path, monkeypatch, forced):
+    """forced: each believes that the name is free."""
+    if forced:
+        real = os.path.lexists
+        monkeypatch.setattr(os.path, "lexists", lambda path: Path(path).name != "x-42.png"
+                            and real(path))
+    picture, saved = Image.new("RGB", (8, 8)), []
+
+    def save() -> None:
+        for _ in range(10):
+            saved.append(png.save_png(picture, tmp_path / "x-42.png", new=True))
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(saved)) == len(os.listdir(tmp_path)) == 40
+
+
+# Interrupted
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["before_painting", "during_painting", "saving"])
+def test_ctrl_c(stub, capsys, monkeypatch, moment):
+    if moment == "saving":
+        monkeypatch.setattr(os, "fsync", interrupt)
+    else:
+        setattr(stub, moment, interrupt)
+    assert main(["x", "-o", "out.png"]) == 130
+    out, err = capsys.readouterr()
+    lines = [line for line in re.split("[\r\n]", err) if line.strip() and "step/s" not in line
+             and "?step" not in line]
+    assert lines == ["minisd: interrupted"] and out == ""
+    assert os.listdir() == []
+
+
+@pytest.fixture
+def interruptible():
+    """A shell ignores Ctrl-C for what it starts in the background; so would we and our children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_a_real_ctrl_c(tmp_path, interruptible):
+    process = subprocess.Popen([sys.executable, "-m", "minisd", "a car", "-o", "out.png",
+                                "--steps", "999"], cwd=tmp_path, stderr=subprocess.PIPE)
+    seen = b""
+    while b"/999" not in seen:
+        seen += process.stderr.read(1)
+        assert process.poll() is None, seen
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and b"Traceback" not in rest
+    assert rest.rstrip().endswith(b"minisd: interrupted") and os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_counts_also_where_python_drops_it(interruptible):
+    class Fragile:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    before, step = signal.getsignal(signal.SIGINT), SimpleNamespace(index=0, total=9)
+    with watching() as see:
+        see(step)
+        fragile = Fragile()
+        del fragile                             # the exception ends in its destructor
+        with pytest.raises(KeyboardInterrupt):
+            see(step)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_undecodable_arguments(program):
+    done = program(b"caf\xe9", env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.count(b"\n") == 1 and b"expected text in UTF-8" in done.stderr

@@ -1,0 +1,307 @@
+"""info, models, download, verify and lab."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+import minisd
+from minisd.checkpoints import download, known, places, registry
+from minisd.checkpoints.config_file import read_own_config, write_config
+from minisd.checkpoints.known import File, Model
+from minisd.checkpoints.places import SHIPPED, WEIGHTS
+from minisd.cli import arguments, lab
+from minisd.cli.main import main
+from minisd.config import TOYWORLD, V1
+from minisd.observe import summary
+
+ROOT = places.PACKAGE.parent
+BAD = {
+    "info of nothing": (["info", "nope"], "unknown model 'nope': expected 'auto', .* or the path"),
+    "info of nobody": (["info", "~nobody-here/x"], "unknown model '~nobody-here/x'"),
+    "info of two": (["info", "v1", "v1-5"], "unexpected 'v1-5': see --help"),
+    "info of text": (["info", "text.txt"], "text.txt"),
+    "info of a folder": (["info", "folder"], "folder is no model|folder: "),
+    "models of what": (["models", "v1"], "unexpected 'v1': see --help"),
+    "download nothing": (["download"], "arguments are required: v1-5|"),
+    "download another": (["download", "sdxl"], "'sdxl' .choose from '?v1-5"),
+    "download half of nothing": (["download", "tokenizer", "--half"], "no float16 version"),
+    "download from nowhere": (["download", "tokenizer", "--endpoint", "hub"],
+                              "--endpoint: expected an address such as"),
+    "download into a file": (["download", "tokenizer", "--folder", "text.txt/x"],
+                             "choose another with --folder"),
+    "verify nothing": (["verify"], "arguments are required: FILE"),
+    "verify no file": (["verify", "nope"], "expected a file that is there, got 'nope'"),
+    "verify a folder": (["verify", "folder"], "expected a file that is there, got 'folder'"),
+    "replay nothing": (["replay"], "arguments are required: PNG"),
+    "replay no file": (["replay", "nope.png"], "expected a file that is there, got 'nope.png'"),
+    "replay text": (["replay", "text.txt"], "'text.txt' cannot be read"),
+    "replay a stranger": (["replay", "photo.png"], "'photo.png' carries no metadata of minisd"),
+    "replay to jpg": (["replay", "photo.png", "-o", "x.jpg"], "ends in .png, got 'x.jpg'"),
+    "lab on port 0": (["lab", "--port", "0"], "--port: expected 1 to 65535, got 0"),
+    "lab on no port": (["lab", "--port", "x"], "--port: expected 1 to 65535, got 'x'"),
+    "lab with a word": (["lab", "00_quickstart"], "what is JupyterLab's goes after --"),
+    "doctor with a word": (["doctor", "torch"], "unexpected 'torch'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(case, photo, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("hello")
+    Path("folder").mkdir()
+    Path("folder", "file").touch()
+    before = sorted(os.listdir())
+    argv, phrase = BAD[case]
+    line = refused(*argv)
+    assert re.search(phrase, line), line
+    assert sorted(os.listdir()) == before
+
+
+# info and models
+
+@pytest.mark.parametrize(("model", "sizes", "origin"), [
+    ("v1", V1, "Stable Diffusion v1, by its sizes; no file was looked at"),
+    ("v1-2", V1, "v1-2, by its sizes; v1-2 is not at hand: put sd-v1-2.ckpt into "),
+    ("toyworld", TOYWORLD, f"minisd model with text_encoder, unet, vae: {SHIPPED}"),
+    (str(SHIPPED / "vae.safetensors"), TOYWORLD, "minisd model with vae: ")])
+def test_info_knows_the_sizes(capsys, monkeypatch, tmp_path, model, sizes, origin):
+    if model == "v1-2":                         # whatever lies in weights/ here
+        monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(summary, "info", lambda config, *, arrays: f"{config == sizes} {arrays}")
+    assert main(["info", model]) == 0
+    first, empty, rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(origin) and (empty, rest) == ("", "True False")
+
+
+def test_info_says_all_of_it(capsys):
+    assert main(["info", "toyworld", "--arrays"]) == 0
+    text = capsys.readouterr().out
+    assert text.endswith(
+        summary.info(read_own_config(SHIPPED / "config.json"), arrays=True) + "\n")
+    assert len(re.findall(r"^unet\.\S+ +[\d x]+ +[\d,]+$", text, re.M)) == 326
+
+
+def test_info_checks_that_the_names_fit(refused, tmp_path):
+    write_config(tmp_path, TOYWORLD)
+    for part in ("text_encoder.safetensors", "unet.safetensors", "vae.safetensors", "tokenizer"):
+        (tmp_path / part).symlink_to(SHIPPED / part)
+    wider = json.loads((tmp_path / "config.json").read_text())
+    wider["unet"]["channels"][0] += 16
+    (tmp_path / "config.json").write_text(json.dumps(wider))
+    assert re.search(r"of another shape: .*unet.conv_in.weight \(64, 4, 3, 3\) instead of \(80,",
+                     refused("info", str(tmp_path)))
+
+
+def test_models_also_say_where_the_user_s_weights_go(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("MINISD_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(str(minisd.models())) and f"\nweights/ is {WEIGHTS}\n" in text
+    assert text.endswith(f"taken where none is named: {registry.find('auto')}\n")
+    assert all(name in text for name in arguments.MODELS)
+
+
+# download and verify
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Path:
+    """A vocabulary of two small files that lies in a hub cache; no way to any network."""
+    cache, files = tmp_path / "cache", []
+    for name, data in (("vocab.json", b'{"a": 0}'), ("merges.txt", b"a b\n")):
+        digest = hashlib.sha256(data).hexdigest()
+        blob = cache / "models--owner--model" / "blobs" / digest
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        files.append(File("owner/model", "main", f"tokenizer/{name}", digest, len(data)))
+    monkeypatch.setitem(known.KNOWN, "tokenizer", Model("", tuple(files), restricted=False))
+    monkeypatch.setitem(known.KNOWN, "v1-5", Model("v1-5", tuple(files)))
+    monkeypatch.setattr(download.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(download.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("no_proxy", "*")
+    return cache
+
+
+def test_download(hub, tmp_path, capsys):
+    folder = tmp_path / "weights"
+    assert main(["download", "tokenizer", "--folder", str(folder)]) == 0
+    assert (folder / "tokenizer" / "vocab.json").read_bytes() == b'{"a": 0}'
+    *files, last = capsys.readouterr().out.splitlines()
+    assert len(files) == 2 and all("checksum right" in line for line in files)
+    assert last == f"the vocabulary is in {folder / 'tokenizer'}"
+
+
+def test_every_option_of_download_arrives(monkeypatch, tmp_path, capsys):
+    asked: dict[str, object] = {}
+
+    def fetch(name: str, root: Path, **options: object) -> Path:
+        asked.update(options, name=name, root=root)
+        return root / name
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    assert main(["download", "v1-4", "--half", "--endpoint", "http://hub", "--token", "t",
+                 "--accept-licence", "--folder", str(tmp_path)]) == 0
+    del asked["say"]
+    assert asked == {"name": "v1-4", "root": tmp_path, "half": True, "endpoint": "http://hub",
+                     "token": "t", "accept_licence": True}
+    assert capsys.readouterr().out.endswith(f"-m {tmp_path / 'v1-4'}\n")
+    assert main(["download", "v1-4"]) == 0
+    assert asked["root"] == WEIGHTS and not asked["accept_licence"]
+    assert capsys.readouterr().out.endswith("-m v1-4\n")
+
+
+def test_the_licence_is_asked_for_once(hub, tmp_path, capsys, monkeypatch, refused):
+    argv = ["download", "v1-5", "--folder", str(tmp_path / "weights")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO())            # no terminal
+    assert re.search("no terminal to ask on: read http.* and add --accept-licence", refused(*argv))
+    answers = SimpleNamespace(isatty=lambda: True, readline=lambda: "n\n")
+    monkeypatch.setattr(sys, "stdin", answers)
+    assert main(argv) == 1
+    assert capsys.readouterr().err.endswith("was not accepted: nothing was downloaded\n")
+    answers.readline = lambda: "y\n"
+    assert main(argv) == 0
+    answers.readline = lambda: pytest.fail("asked again")
+    assert main(argv) == 0
+
+
+def test_without_a_network_it_is_one_line(hub, tmp_path, refused):
+    for blob in hub.rglob("blobs/*"):
+        blob.unlink()
+    line = refused("download", "tokenizer", "--folder", str(tmp_path / "weights"),
+                   "--endpoint", "http://127.0.0.1:9", status=1)
+    assert re.fullmatch(r"cannot reach http://127.0.0.1:9 \(.*\): go online, or check .*", line)
+
+
+def test_verify(tmp_path, capsys, monkeypatch, refused):
+    path = SHIPPED / "vae.safetensors"
+    assert main(["verify", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    (tmp_path / "empty.safetensors").touch()
+    assert "is empty" in refused("verify", str(tmp_path / "empty.safetensors"))
+
+
+# lab
+
+@pytest.fixture
+def jupyter(monkeypatch) -> dict[str, Any]:
+    """What would have been run in place of JupyterLab, and the kernel python3 as seen from it."""
+    seen: dict[str, Any] = {}
+
+    def wait_for(command: list[str], environment: dict[str, str]) -> int:
+        with monkeypatch.context() as patch:
+            patch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
+            kernel = KernelSpecManager().get_kernel_spec("python3")
+        seen.update(command=command, environment=environment, kernel=kernel)
+        return 3
+
+    monkeypatch.setattr(lab, "wait_for", wait_for)
+    return seen
+
+
+def test_lab(jupyter, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "kernels" / "python3"        # of another Python, and not to be taken
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "kernel.json").write_text(json.dumps(
+        {"argv": ["/elsewhere/python"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lab, "is_root", lambda: True)
+    assert main(["lab", "--port", "9001", "--no-browser", "--", "--x", "--y=--"]) == 3
+    started = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
+               "--LabApp.default_url=/lab/tree/notebooks"]
+    assert jupyter["command"] == [
+        *started, "--port=9001", "--no-browser", "--allow-root", "--x", "--y=--"]
+    monkeypatch.setattr(lab, "is_root", lambda: False)
+    assert main(["lab"]) == 3
+    assert jupyter["command"] == started
+    kernel = jupyter["kernel"]
+    assert kernel.argv[0] == sys.executable and "ipykernel_launcher" in kernel.argv
+    done = subprocess.run(
+        [kernel.argv[0], "-c", "import minisd; print(minisd.__file__)"], cwd=tmp_path, text=True,
+        env=os.environ | kernel.env, capture_output=True, timeout=60)
+    assert done.stdout.strip() == minisd.__file__
+    folder = jupyter["environment"]["JUPYTER_PATH"].split(os.pathsep)
+    assert folder[1:] == [str(tmp_path)] and not Path(folder[0]).exists()
+
+
+def test_lab_says_what_is_missing(jupyter, monkeypatch, tmp_path, refused):
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.importlib.util, "find_spec", lambda name: None)
+        line = refused("lab", status=1)
+    assert f"the Python at {sys.executable}, got no jupyterlab, no ipykernel" in line
+    monkeypatch.setattr(lab, "NOTEBOOKS", tmp_path)
+    assert "an installed minisd brings none, so run `python -m minisd lab` in a copy" in refused(
+        "lab", status=1)
+    assert jupyter == {}
+
+
+@pytest.mark.slow
+def test_lab_in_earnest(tmp_path):
+    """Seen from another folder, with another kernel of that name installed for this user."""
+    kernel = tmp_path / "data" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps(
+        {"argv": ["/elsewhere/python"], "display_name": "x", "language": "python"}))
+    private = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower())
+               for name in ("CONFIG", "DATA", "RUNTIME")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minisd", "lab", "--port", str(port), "--no-browser", "--",
+         "--ServerApp.token=secret", "--ServerApp.port_retries=0"],
+        cwd=tmp_path, env={**os.environ, **private, "JUPYTER_PREFER_ENV_PATH": "0"})
+
+    def get(path: str) -> dict[str, Any]:
+        address = f"http://127.0.0.1:{port}{path}?token=secret"
+        return json.loads(urllib.request.urlopen(address, timeout=60).read())
+
+    try:
+        for _ in range(600):
+            assert process.poll() is None
+            with contextlib.suppress(OSError):
+                get("/api/status")
+                break
+            time.sleep(0.2)
+        spec = get("/api/kernelspecs")["kernelspecs"]["python3"]["spec"]
+        assert spec["argv"][0] == sys.executable
+        names = [entry["name"] for entry in get("/api/contents/notebooks")["content"]]
+        assert "00_quickstart.ipynb" in names
+        assert get("/api/contents/minisd/unet.py")["type"] == "file"    # a notebook links to it
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_lab_leaves_ctrl_c_to_jupyter(tmp_path):
+    """And what ends us ends it: nothing is left running."""
+    child = ("import signal, sys, time\n"
+             "signal.signal(signal.SIGINT, lambda *_: print('asks', flush=True))\n"
+             "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
+             "print('ready', flush=True)\n"
+             "while True: time.sleep(0.05)")
+    script = ("import os, sys; from minisd.cli import lab\n"
+              "sys.exit(lab.wait_for([sys.executable, '-c', sys.argv[1]], dict(os.environ)))")
+    process = subprocess.Popen([sys.executable, "-c", script, child], stdout=subprocess.PIPE,
+                               start_new_session=True, text=True)
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)               # as a terminal does
+    assert process.stdout.readline() == "asks\n"
+    process.send_signal(signal.SIGTERM)                 # to us alone
+    assert process.wait(60) == 5
