@@ -30,9 +30,11 @@ from minisd.checkpoints.places import WEIGHTS
 from minisd.checkpoints.untrusted import shown
 
 ENDPOINT = "https://huggingface.co"
-ADDRESS = re.compile(r"https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[\w./~-]*)?", re.ASCII)
+ADDRESS = re.compile(r"https?://([a-z\d.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/(?!hf_)[\w./~-]*)?",
+                     re.ASCII | re.IGNORECASE)
 SPARE = 2 ** 28                 # bytes of disk to leave free
 PATIENCE = 30.0                 # seconds for the hub's first answer
+MOST_BARREN = 3                 # attempts in a row that bring nothing new
 BUSY = (408, 429, 500, 502, 503, 504)       # answers after which asking again makes sense
 CANNOT_SATISFY = 416                        # there is no such range of bytes
 ACCEPTED = "licences-accepted.txt"
@@ -58,7 +60,8 @@ REFUSALS: tuple[tuple[type[Exception], str], ...] = (
     (errors.HfHubHTTPError, "{endpoint} answered {status} for {path}: check --endpoint, the token "
      "and the network, or try again later"),
     (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, which forbids downloads: unset it"),
-    (Exception, "cannot reach {endpoint} ({reason}): go online, or check --endpoint and the proxy"))
+    (Exception, "cannot reach {endpoint} ({reason}): go online, or check --endpoint and the proxy; "
+     "the same command goes on where it stopped"))
 
 Say = Callable[[str], object]
 
@@ -187,6 +190,7 @@ class Hub:
         """Both default to the environment. Raises ValueError, which repeats no secret."""
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self.token = (token or os.environ.get("HF_TOKEN", "")).strip()
+        self.reached = False                # a machine without a network is told so at once
         if not ADDRESS.fullmatch(self.endpoint):
             masked = re.sub(r"[^/@]*@|(?<=[?#]).*|hf_\w+", "***", self.endpoint)
             raise ValueError(f"argument --endpoint: expected an address such as {ENDPOINT}, "
@@ -203,9 +207,11 @@ class Hub:
                                              timeout=PATIENCE, endpoint=self.endpoint)
                 break
             except Exception as error:
-                if _status(error) not in BUSY or not pause:
+                status = _status(error)
+                if not pause or status not in BUSY and (status or not self.reached):
                     raise self.refusal(error, file) from error
                 time.sleep(pause)
+        self.reached = True
         digest = (found.etag or "").lower()
         if not re.fullmatch("[0-9a-f]{64}", digest):        # git's own checksum, of a small file
             digest = file.sha256
@@ -220,6 +226,7 @@ class Hub:
         """Append the rest of a file to what has come of it. Raises DownloadError."""
         headers = {"accept-encoding": "identity"}
         headers |= {"authorization": f"Bearer {self.token}"} if self.token else {}
+        barren = 0
         while True:
             have = _size(part)
             try:
@@ -233,11 +240,14 @@ class Hub:
                 if isinstance(error, OSError) and error.strerror:
                     raise DownloadError(f"cannot write {part} ({error.strerror}): make room or "
                                         f"allow it; the same command goes on from there") from error
-                stuck = _status(error) == CANNOT_SATISFY or 0 < file.size < _size(part)
+                status = _status(error)
+                barren = 0 if _size(part) > have else barren + 1
+                stuck = status == CANNOT_SATISFY or 0 < file.size < _size(part)
                 if stuck and have:
                     part.unlink()           # what came before does not fit: begin again
-                elif stuck or _size(part) <= have:
+                elif stuck or barren > MOST_BARREN or status not in (None, *BUSY):
                     raise self.refusal(error, file) from error
+                time.sleep(barren)
 
     def url(self, file: File) -> str:
         return hf_hub_url(file.repo, file.path, revision=file.revision, endpoint=self.endpoint)

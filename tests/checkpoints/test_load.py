@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import v1_files
@@ -18,12 +17,13 @@ from parity import relative_error
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from v1_files import SMALL, TEXT, UNET, VAE, assert_same
+from v1_files import SMALL, UNET, VAE, assert_same
 
 import minisd
-from minisd.checkpoints import formats, load as loading, sources, weights as checkpoint
+from minisd.checkpoints import formats, sources
+from minisd.checkpoints import load as loading
+from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.places import SHIPPED
-from minisd.checkpoints.sources import PARTS
 from minisd.cli.main import main
 from minisd.config import TOYWORLD, V1
 from minisd.pipeline import StableDiffusion
@@ -350,7 +350,8 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_model_is_refused_and_nothing_is_lost(other, tensors, place, capsys, fault) -> None:
+def test_a_faulty_model_is_refused_and_nothing_is_lost(other, tensors, place, capsys,
+                                                       fault) -> None:
     build, message = FAULTS[fault]
     path = build(tensors, place)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:

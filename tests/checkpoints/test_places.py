@@ -11,7 +11,8 @@ from minisd.checkpoints import places
 
 def test_in_a_checkout() -> None:
     checkout = Path(places.__file__).parents[2] / "weights"
-    assert places.WEIGHTS == checkout and places.SHIPPED == checkout / "toyworld"
+    found = places.WEIGHTS, places.SHIPPED
+    assert found == (checkout, checkout / "toyworld")
     assert places.short(checkout / "a" / "b.ckpt") == "weights/a/b.ckpt"
 
 

@@ -78,7 +78,7 @@ def test_the_environment_comes_first(weights, taken, monkeypatch, named, expecte
 
 def test_a_wrong_name_in_the_environment_is_said_to_be_there(weights, monkeypatch) -> None:
     monkeypatch.setenv("MINISD_MODEL", "nosuch")
-    with pytest.raises(ValueError, match="^MINISD_MODEL in the environment: unknown model 'nosuch'"):
+    with pytest.raises(ValueError, match="^MINISD_MODEL in the environment: unknown model 'nosu"):
         minisd.load()
 
 
@@ -160,8 +160,8 @@ def test_at_hand_is_what_loads(weights, tensors, v1sd) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="makes pipes and sockets of names")
 def test_the_scan_survives_whatever_lies_there(weights) -> None:
-    for i, data in enumerate([b"", b"\x80\x02}.", b"PK\x03\x04" * 9, bytes(9), b"{}", os.urandom(99),
-                              b"\x05\0\0\0\0\0\0\0{\"a\":", b"\xff" * 99]):
+    for i, data in enumerate([b"", b"\x80\x02}.", b"PK\x03\x04" * 9, bytes(9), b"{}", b"\xff" * 99,
+                              os.urandom(99), b"\x05\0\0\0\0\0\0\0{\"a\":"]):
         (weights / f"{i}.ckpt").write_bytes(data)
         (weights / f"{i}.safetensors").write_bytes(data)
     os.mkfifo(weights / "pipe.ckpt")

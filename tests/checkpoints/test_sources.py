@@ -194,9 +194,9 @@ def test_sizes_are_read_off_the_tensors(v1_shapes, tmp_path) -> None:
     ("unet.conv_in.weight", (320, 8, 3, 3), "this is an InstructPix2Pix model"),
     ("unet.conv_in.weight", (320,), r"has the shape \(320,\), too few sides for its place"),
     ("unet.conv_in.weight", None, "incomplete, it lacks unet.conv_in.weight: fetch it again"),
-    ("unet.conv_in.weight", (320, 10 ** 9, 3, 3), "unet.latent_channels is 1000000000, expected an"),
+    ("unet.conv_in.weight", (320, 10 ** 9, 3, 3), "unet.latent_channels is 1000000000, expected"),
     ("unet.mid.layers.0.attention.proj_in.weight", (1280, 1280), "v2 or SDXL model .its projectio"),
-    ("unet.mid.layers.0.attention.block.cross_attn.to_k.weight", (1280, 1024), "its context is 10"),
+    ("unet.mid.layers.0.attention.block.cross_attn.to_k.weight", (9, 1024), "context is 1024"),
     ("text_encoder.token_embedding.weight", (10 ** 12, 0), "text.vocab_size is 1000000000000, exp"),
     ("vae.encoder.levels.3.resnets.0.conv1.weight", None, "it lacks vae.encoder.levels.3.resnets"),
     ("vae.post_quant_conv.weight", (0, 4, 1, 1), "vae.latent_channels is 0, expected an integer")])

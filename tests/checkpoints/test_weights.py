@@ -116,8 +116,8 @@ def test_a_fault_in_the_last_tensor_leaves_a_network_as_it_was(tensors, tmp_path
     spoilt.view(-1)[-1] = float("nan")
     save_file(tensors | {last: spoilt}, tmp_path / "x.safetensors")
     text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "x.safetensors"))
-    assert text.endswith("contains NaN or infinity, nothing was loaded: the file is damaged, or its "
-                         "training or merging failed; take another")
+    assert text.endswith("contains NaN or infinity, nothing was loaded: the file is damaged, or "
+                         "its training or merging failed; take another")
     foreign = {"text_encoder": UNET, "unet": TEXT, "vae": TEXT}[part]
     save_file({name: value for name, value in tensors.items() if name.startswith(foreign)},
               tmp_path / "y.safetensors")

@@ -1,0 +1,642 @@
+"""Downloads against a hub on this machine: two real HTTP servers, one of them the storage host."""
+
+import hashlib
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import constants, file_download
+from huggingface_hub.utils import _http
+
+from minisd.checkpoints import download, known
+from minisd.checkpoints.download import DownloadError
+from minisd.checkpoints.known import File, Model
+
+COMMIT = "c" * 40
+TOKEN = "hf_secret"
+REPO = "owner/model"
+BIG, SMALL = "unet/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"
+CHUNK = 1000                    # bytes that the library reads at once, here
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@dataclass
+class Seen:
+    """A request that arrived."""
+
+    server: str                     # "hub" or "storage"
+    method: str
+    path: str
+    headers: dict[str, str]
+
+    @property
+    def first_byte(self) -> int:
+        return int(self.headers.get("range", "bytes=0-")[6:-1])
+
+
+@dataclass
+class FakeHub:
+    """What the two servers hold and how they misbehave."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    small: tuple[str, ...] = (SMALL,)                   # sent by the hub itself
+    refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)    # by server
+    busy: list[tuple[int, dict[str, str]]] = field(default_factory=list)    # said once each, first
+    cuts: Iterator[int] = field(default_factory=lambda: iter(()))           # bytes until each cut
+    ranges: bool = True
+    page_from: str = ""                                 # the server that sends HTML
+    hide: tuple[str, ...] = ()                          # headers left out
+    body: Callable[[bytes], bytes] = staticmethod(lambda data: data)        # what storage sends
+    storage_host: str = "127.0.0.1"
+    redirect: str = ""                                  # instead of to the storage
+    hold_at: int = 0                                    # bytes after which the storage waits for
+    go_on: threading.Event = field(default_factory=threading.Event)         # this
+    chunked: bool = False
+    seen: list[Seen] = field(default_factory=list)
+    endpoint: str = ""
+    storage_port: int = 0
+
+    def gets(self, server: str = "storage") -> list[Seen]:
+        return [s for s in self.seen if s.server == server and s.method == "GET"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The hub and the storage are the same class; server.name says which one answers."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        fake, name = self.server.fake, self.server.name
+        self.close_connection = True
+        fake.seen.append(Seen(name, self.command, self.path,
+                              {k.lower(): v for k, v in self.headers.items()}))
+        if name == "hub" and fake.busy:
+            return self.reply(*fake.busy.pop(0), b"")
+        if name in fake.refuse:
+            return self.reply(*fake.refuse[name], b"sorry")
+        if name == fake.page_from:
+            return self.reply(200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>log in")
+        path = self.path.split(f"/resolve/{COMMIT}/")[-1].split("/resolve/main/")[-1]
+        path = path.removeprefix("/blob/")
+        if path not in fake.files:
+            return self.reply(404, {"X-Error-Code": "EntryNotFound"}, b"")
+        data = fake.files[path]
+        if name == "hub" and path not in fake.small:
+            where = fake.redirect or f"http://{fake.storage_host}:{fake.storage_port}/blob/{path}"
+            return self.reply(302, {**self.described(path, data), "Location": where}, b"Found")
+        headers = self.described(path, data) if name == "hub" else {"ETag": '"of-the-storage"'}
+        return self.send_bytes(data if name == "hub" else fake.body(data), headers)
+
+    def described(self, path: str, data: bytes) -> dict[str, str]:
+        fake = self.server.fake
+        linked = {"X-Linked-Etag": f'"{sha256(data)}"', "X-Linked-Size": str(len(data))}
+        headers = {"X-Repo-Commit": COMMIT, "ETag": '"of-the-answer"',
+                   **({} if path in fake.small else linked)}
+        return {k: v for k, v in headers.items() if k not in fake.hide}
+
+    def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), "Connection": "close",
+                           **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def send_bytes(self, data: bytes, headers: dict[str, str]) -> None:
+        fake, asked = self.server.fake, self.headers.get("Range")
+        cut = next(fake.cuts, None) if self.command == "GET" else None
+        first = int(asked[6:-1]) if asked and fake.ranges else 0
+        if first > len(data):
+            return self.reply(416, {}, b"")
+        length = {"Transfer-Encoding": "chunked"} if fake.chunked else {
+            "Content-Length": str(len(data) - first)}
+        self.send_response(206 if first else 200)
+        if first:
+            headers = {**headers, "Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
+        for key, value in {**headers, **length, "Connection": "close"}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        body = data[first:] if cut is None else data[first:first + cut]
+        if fake.hold_at:
+            self.wfile.write(body[:fake.hold_at])
+            fake.go_on.wait(60)
+            body = body[fake.hold_at:]
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if fake.chunked and body else body)
+        if cut is not None:
+            if cut % 2 == 0:            # a reset, which also loses what is still on its way
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                           struct.pack("ii", 1, 0))
+            self.connection.close()
+        elif fake.chunked:
+            self.wfile.write(b"0\r\n\r\n")
+        return None
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, fake: FakeHub, name: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.fake, self.name = fake, name
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass                                            # clients that left, cuts of our own
+
+
+@pytest.fixture(autouse=True)
+def this_machine_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reaches another machine, and none sees this machine's cache or token."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: tuple[str, int]) -> None:
+        assert address[0] in ("127.0.0.1", "::1"), f"a test wanted to reach {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    for name in ("HF_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, in seconds; none of them is slept."""
+    slept: list[float] = []
+    for module in (download, file_download, _http):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=slept.append, time=time.time))
+    return slept
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with one small and one big file; v1-5 pins them, v1-1 has the big one of a branch."""
+    fake = FakeHub({BIG: noise(300_000), SMALL: b'{"a": 0}' * 100})
+    servers = [Server(fake, "hub"), Server(fake, "storage")]
+    fake.endpoint = f"http://127.0.0.1:{servers[0].server_port}"
+    fake.storage_port = servers[1].server_port
+    pinned = tuple(File(REPO, COMMIT, path, sha256(data)) for path, data in fake.files.items())
+    monkeypatch.setitem(known.KNOWN, "v1-5", Model("v1-5", pinned))
+    monkeypatch.setitem(known.KNOWN, "v1-1", Model("v1-1", (File(REPO, "main", BIG), pinned[1])))
+    monkeypatch.setitem(known.KNOWN, "tokenizer", Model("", pinned[1:], restricted=False))
+    yield fake
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fetch(fake: FakeHub, root: Path, name: str = "v1-5", **options: object) -> Path:
+    return download.fetch(name, root, **{"endpoint": fake.endpoint, "accept_licence": True}
+                          | options)
+
+
+def assert_right(fake: FakeHub, folder: Path) -> None:
+    """All files of the model are there, right, and nothing else is."""
+    found = {str(path.relative_to(folder)): path.read_bytes()
+             for path in folder.rglob("*") if path.is_file()}
+    assert found.keys() == fake.files.keys()
+    assert found == fake.files                          # apart: no dump of bytes on failure
+
+
+def refused(fake: FakeHub, root: Path, name: str = "v1-5", **options: object) -> str:
+    """The error of a download that must fail: one line, without the token."""
+    with pytest.raises(DownloadError) as caught:
+        fetch(fake, root, name, **options)
+    line = str(caught.value)
+    assert line.isprintable() and TOKEN not in line and len(line) < 400
+    return line
+
+
+def only(fake: FakeHub, path: str) -> None:
+    """Leave one file of the hub and of the model."""
+    fake.files = {path: fake.files[path]}
+    model = known.KNOWN["v1-5"]
+    known.KNOWN["v1-5"] = Model("v1-5", tuple(f for f in model.files if f.path == path))
+
+
+def part_of(root: Path, data: bytes, name: str = "v1-5") -> Path:
+    path = download.part_path(File(REPO, COMMIT, BIG, sha256(data)), root / name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# What arrives
+
+@pytest.mark.parametrize("name", ["v1-5", "v1-1"])
+def test_a_model_arrives_whole_and_only_once(fake, tmp_path, name) -> None:
+    said: list[str] = []
+    folder = fetch(fake, tmp_path, name, say=said.append)
+    assert folder == tmp_path / name
+    assert_right(fake, folder)
+    assert len(said) == 2 and all("downloaded, checksum right" in line for line in said)
+    before = len(fake.gets())
+    fetch(fake, tmp_path, name, say=said.append)
+    assert all("there already" in line for line in said[2:]) and len(said) == 4
+    assert len(fake.gets()) == before
+
+
+def test_a_complete_pinned_model_needs_no_network(fake, tmp_path) -> None:
+    fetch(fake, tmp_path)
+    before = len(fake.seen)
+    fetch(fake, tmp_path)
+    assert len(fake.seen) == before
+
+
+def test_the_tokenizer_goes_where_it_is_looked_for(fake, tmp_path) -> None:
+    folder = fetch(fake, tmp_path, "tokenizer", accept_licence=False)   # it needs no licence
+    assert (folder / "vocab.json").read_bytes() == fake.files[SMALL]
+    assert folder == tmp_path / "tokenizer"
+
+
+def test_a_branch_is_asked_for_once_and_then_its_commit(fake, tmp_path) -> None:
+    fetch(fake, tmp_path, "v1-1")
+    asked = [seen.path for seen in fake.seen if seen.server == "hub"]
+    assert "/resolve/main/" in asked[0]
+    assert all(f"/resolve/{COMMIT}/" in path for path in asked[1:]) and len(asked) == 4
+
+
+def test_endpoint_and_token_come_from_the_environment(fake, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", fake.endpoint + "/")
+    monkeypatch.setenv("HF_TOKEN", TOKEN + "\n")
+    fetch(fake, tmp_path, endpoint="")
+    assert fake.seen[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert "//owner" not in fake.seen[0].path
+
+
+def test_chunked_answers_are_understood(fake, tmp_path) -> None:
+    fake.chunked, fake.cuts = True, iter([CHUNK, 70 * CHUNK])
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+# The token
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_token_stays_with_the_hub(fake, tmp_path, host) -> None:
+    fake.storage_host, fake.cuts = host, iter([CHUNK, 2 * CHUNK])
+    assert_right(fake, fetch(fake, tmp_path, token=TOKEN))
+    hub_saw = [seen.headers.get("authorization") for seen in fake.seen if seen.server == "hub"]
+    assert hub_saw and set(hub_saw) == {f"Bearer {TOKEN}"}
+    assert len(fake.gets()) == 3
+    for seen in fake.gets():
+        assert TOKEN not in str(seen.headers) + seen.path
+
+
+def test_the_token_does_not_come_back_after_a_detour(fake, tmp_path) -> None:
+    back = f"{fake.endpoint}/blob/{SMALL}"              # hub -> storage -> hub
+    only(fake, BIG)
+    fake.refuse["storage"] = (307, {"Location": back})
+    refused(fake, tmp_path, token=TOKEN)                # the hub then has no such file
+    gets = [seen for seen in fake.seen if seen.method == "GET"]
+    assert [("authorization" in seen.headers) for seen in gets] == [True, False, False]
+
+
+def test_without_a_token_of_ours_none_is_sent(fake, tmp_path, monkeypatch) -> None:
+    """The library would send one that another program has stored."""
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    fetch(fake, tmp_path / "weights")
+    assert not any("authorization" in seen.headers for seen in fake.seen)
+
+
+# Going on
+
+def test_only_what_is_missing_is_asked_for(fake, tmp_path) -> None:
+    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG][:123_456])
+    assert_right(fake, fetch(fake, tmp_path))
+    assert [seen.first_byte for seen in fake.gets()] == [123_456]
+
+
+def test_a_whole_part_is_only_checked(fake, tmp_path) -> None:
+    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG])
+    assert_right(fake, fetch(fake, tmp_path))
+    assert not fake.gets()
+
+
+def test_a_part_that_is_too_long_is_thrown_away(fake, tmp_path) -> None:
+    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG] + b"?")
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+def test_a_part_that_cannot_be_continued_begins_again(fake, tmp_path) -> None:
+    part_of(tmp_path, fake.files[BIG]).write_bytes(b"?" * 299_000)
+    fake.hide = ("X-Linked-Size",)
+    assert "wrong bytes" in refused(fake, tmp_path)
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+def test_a_server_that_ignores_ranges_begins_again(fake, tmp_path) -> None:
+    fake.ranges, fake.cuts = False, iter([CHUNK, 200 * CHUNK, 100 * CHUNK])
+    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG][:123_456])
+    assert_right(fake, fetch(fake, tmp_path))
+    assert len(fake.gets()) == 4
+
+
+def test_a_pinned_file_that_changed_is_refused_before_it_is_fetched(fake, tmp_path) -> None:
+    fake.files[BIG] = noise(300_000, seed=1)
+    assert f"gives another checksum of {BIG}" in refused(fake, tmp_path)
+    assert not fake.gets()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_cuts_and_the_right_bytes(fake, tmp_path, seed) -> None:
+    """Some by a reset, some at once; every third brings something, so that there is a way on."""
+    only(fake, BIG)
+    draw = random.Random(seed)
+    fake.cuts = iter([draw.randrange(2000, 4000) | 1 if i % 3 == 0 else draw.choice([1, 0, 501])
+                      for i in range(60)])
+    assert_right(fake, fetch(fake, tmp_path))
+    assert len(fake.gets()) > 30
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_a_kill_in_the_middle_loses_nothing(fake, tmp_path) -> None:
+    only(fake, BIG)
+    part = part_of(tmp_path, fake.files[BIG])
+    fake.hold_at = 100 * CHUNK
+    program = f"""
+from pathlib import Path
+from huggingface_hub import constants
+from minisd.checkpoints import download, known
+constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_OFFLINE = {CHUNK}, False
+known.KNOWN["v1-5"] = known.Model("v1-5", (known.File({REPO!r}, "main", {BIG!r}),))
+download.fetch("v1-5", Path({str(tmp_path)!r}), endpoint={fake.endpoint!r}, accept_licence=True)
+"""
+    running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    have = 0
+    try:
+        end = time.monotonic() + 100
+        while time.monotonic() < end and running.poll() is None and have < 90 * CHUNK:
+            time.sleep(0.01)
+            have = part.stat().st_size if part.exists() else 0
+        if running.poll() is None:
+            assert "another download of v1-5" in refused(fake, tmp_path)
+    finally:
+        running.kill()
+        _, complaint = running.communicate(timeout=10)
+        fake.go_on.set()
+    assert running.returncode == -signal.SIGKILL, complaint.decode()
+    have = part.stat().st_size
+    assert have >= 90 * CHUNK
+    assert_right(fake, fetch(fake, tmp_path))
+    assert [seen.first_byte for seen in fake.gets()] == [0, have]
+
+
+# What is refused, and how
+
+def test_wrong_bytes_are_removed(fake, tmp_path) -> None:
+    fake.body = lambda data: data[:1000] + b"?" + data[1001:]
+    assert "wrong bytes" in refused(fake, tmp_path)
+    assert not list((tmp_path / "v1-5" / "unet").iterdir())
+    fake.body = lambda data: data
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+@pytest.mark.parametrize("body", [lambda data: data[:-1], lambda data: data + b"?"])
+def test_a_file_of_another_length_is_refused(fake, tmp_path, body) -> None:
+    fake.body = body
+    refused(fake, tmp_path)
+    assert not (tmp_path / "v1-5" / BIG).exists()
+    fake.body = lambda data: data
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+@pytest.mark.parametrize(("status", "code", "expected"), [
+    (401, "", "answered 401 for tokenizer/vocab.json: check --endpoint, the token and the network"),
+    (401, "GatedRepo", "is gated: accept its terms at"),
+    (403, "GatedRepo", "is gated: accept its terms at"),
+    (401, "RepoNotFound", "shows no repository owner/model"),
+    (403, "", "answered 403"),
+    (404, "", "answered 404"), (418, "", "answered 418"),
+    (404, "EntryNotFound", "has no file tokenizer/vocab.json at revision cccc"),
+    (404, "RevisionNotFound", "has no revision cccc")])
+def test_each_refusal_has_its_own_line(fake, tmp_path, naps, status, code, expected) -> None:
+    known.KNOWN["v1-5"] = Model("v1-5", known.KNOWN["v1-5"].files[::-1])
+    fake.refuse["hub"] = status, {"X-Error-Code": code} if code else {}
+    assert expected in refused(fake, tmp_path, token=TOKEN)
+    assert not naps and len(fake.seen) == 1             # asking again would not help
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 416])
+def test_the_storage_can_refuse_too(fake, tmp_path, status) -> None:
+    fake.refuse["storage"] = status, {}
+    assert "/blob/" not in refused(fake, tmp_path)      # a signed address would be a secret
+
+
+@pytest.mark.parametrize("server", ["hub", "storage"])
+def test_a_web_page_is_no_file(fake, tmp_path, server) -> None:
+    fake.page_from = server
+    refused(fake, tmp_path)
+    assert not (tmp_path / "v1-5" / BIG).exists()
+
+
+@pytest.mark.parametrize("where", ["file:///etc/hostname", "ftp://127.0.0.1/x", "http://[",
+                                   f"/{REPO}/resolve/{COMMIT}/{BIG}"], ids=str)
+def test_a_redirect_that_leads_nowhere_is_refused(fake, tmp_path, where) -> None:
+    fake.redirect = where                               # the last one leads in circles
+    assert "127.0.0.1" in refused(fake, tmp_path)
+    assert len(fake.seen) < 60
+
+
+def test_what_cannot_be_checked_is_not_fetched(fake, tmp_path) -> None:
+    fake.hide = ("X-Linked-Etag",)
+    assert f"gives no checksum of {BIG}" in refused(fake, tmp_path, "v1-1")
+    fake.hide = ("X-Linked-Size", "X-Linked-Etag", "ETag", "X-Repo-Commit")
+    assert_right(fake, fetch(fake, tmp_path))           # pinned: nothing of that is needed
+
+
+# Waiting
+
+def test_busy_servers_are_asked_again(fake, tmp_path, naps) -> None:
+    fake.busy = [(503, {}), (502, {})]
+    assert_right(fake, fetch(fake, tmp_path))
+    assert naps == [1, 4]
+
+
+def test_patience_is_bounded(fake, tmp_path, naps) -> None:
+    fake.refuse["hub"] = 500, {}
+    assert "answered 500" in refused(fake, tmp_path)
+    assert naps == [1, 4, 16]
+
+
+def test_a_connection_that_brings_nothing_is_given_up(fake, tmp_path) -> None:
+    fake.cuts = iter([5 * CHUNK + 1] + [1] * 100)
+    refused(fake, tmp_path)
+    have = part_of(tmp_path, fake.files[BIG]).stat().st_size
+    assert have == 5 * CHUNK and len(fake.gets()) < 30
+    fake.cuts = iter(())
+    assert_right(fake, fetch(fake, tmp_path))
+    assert fake.gets()[-1].first_byte == have
+
+
+def test_offline_is_one_line_at_once(fake, tmp_path, naps, monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    line = refused(fake, tmp_path, endpoint=nobody)
+    assert line.startswith(f"cannot reach {nobody} (") and "go online" in line
+    assert not naps and not fake.seen
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set, which forbids downloads: unset it" in refused(fake, tmp_path)
+
+
+# The disk
+
+def test_a_disk_that_is_too_small_is_said_before(fake, tmp_path, monkeypatch) -> None:
+    free = download.SPARE + 300_000                     # the small file no longer fits
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert "of free disk" in refused(fake, tmp_path)
+    assert not fake.gets() and not (tmp_path / "v1-5").exists()
+    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG][:1000])
+    assert_right(fake, fetch(fake, tmp_path))           # with a part of it there, it does
+
+
+def test_a_disk_that_fills_up_keeps_what_came(fake, tmp_path, monkeypatch) -> None:
+    true = download.http_get
+
+    def full(url: str, sink: object, **options: object) -> None:
+        sink.write(fake.files[BIG][:100_000])
+        raise OSError(28, "No space left on device")
+
+    only(fake, BIG)
+    monkeypatch.setattr(download, "http_get", full)
+    assert "No space left on device" in refused(fake, tmp_path)
+    assert part_of(tmp_path, fake.files[BIG]).stat().st_size == 100_000
+    monkeypatch.setattr(download, "http_get", true)
+    assert_right(fake, fetch(fake, tmp_path))
+
+
+def test_a_file_of_the_user_is_never_overwritten(fake, tmp_path) -> None:
+    mine = tmp_path / "v1-5" / BIG
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    assert "move it away" in refused(fake, tmp_path)
+    assert mine.read_bytes() == b"mine"
+
+
+# A hub cache on this machine
+
+@pytest.fixture
+def cache(fake, tmp_path, monkeypatch) -> Path:
+    """The big file as another program left it; of another repository, for names say nothing."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    only(fake, BIG)
+    blob = tmp_path / "cache" / "models--some--repo" / "blobs" / sha256(fake.files[BIG])
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(fake.files[BIG])
+    return blob
+
+
+def test_a_cache_is_used_before_the_network(fake, tmp_path, cache) -> None:
+    assert_right(fake, fetch(fake, tmp_path))
+    assert not fake.seen
+    assert os.path.samefile(cache, tmp_path / "v1-5" / BIG)     # a link, no second copy
+
+
+def test_a_cache_on_another_disk_is_copied(fake, tmp_path, cache, monkeypatch) -> None:
+    def no_link(*args: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(download.os, "link", no_link)
+    assert_right(fake, fetch(fake, tmp_path))
+    assert not fake.gets() and not os.path.samefile(cache, tmp_path / "v1-5" / BIG)
+
+
+def test_a_damaged_cache_is_left_alone(fake, tmp_path, cache) -> None:
+    cache.write_bytes(b"?" * 300_000)
+    assert_right(fake, fetch(fake, tmp_path))
+    assert fake.gets() and cache.read_bytes() == b"?" * 300_000
+
+
+# The licence, and the arguments
+
+class Terminal:
+    """Stands in for sys.stdin."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self.answer
+
+
+def test_the_licence_is_asked_for_once(fake, tmp_path, capsys, monkeypatch) -> None:
+    with pytest.raises(ValueError, match="--accept-licence"):       # no terminal
+        fetch(fake, tmp_path, accept_licence=False)
+    for answer in ("n\n", "\n", ""):
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        assert "not accepted" in refused(fake, tmp_path, accept_licence=False)
+    assert not fake.seen and not list(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "stdin", Terminal("Yes\n"))
+    fetch(fake, tmp_path, accept_licence=False)
+    assert download.LICENCE_URL in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    fetch(fake, tmp_path, accept_licence=False)         # remembered
+    record = (tmp_path / download.ACCEPTED).read_text()
+    assert record.count(download.LICENCE) == 1
+
+
+@pytest.mark.parametrize(("said", "options"), [
+    ("choose one to download", {"name": "v2"}), ("--half", {"name": "v1-1", "half": True}),
+    ("--token", {"token": "secretï"}), ("--token", {"token": "secret\nb"}),
+    *(("--endpoint", {"endpoint": endpoint}) for endpoint in (
+        "huggingface.co", "file:///x", "http://", "http://h:port", "http://a b", "https:/x.co",
+        "https://user:secret@huggingface.co", "https//user:secret@huggingface.co",
+        "user:secret@huggingface.co", "https://x.co?token=secret", "https://x.co/#secret",
+        "https://hf_secret"))])
+def test_arguments_are_checked_and_no_secret_is_repeated(fake, tmp_path, said, options) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        fetch(fake, tmp_path, **options)
+    assert "secret" not in str(caught.value)
+    assert not fake.seen and not list(tmp_path.iterdir())
+
+
+# The table of published files
+
+def test_the_table_is_sound() -> None:
+    assert set(known.KNOWN) == {"v1-5", "v1-4", "v1-1", "tokenizer"}
+    for model in known.KNOWN.values():
+        for files in (model.files, model.half):
+            paths = [file.path for file in files]
+            assert len(set(paths)) == len(paths)
+            assert len(paths) in (0, 2, 5) and all(".ckpt" not in path for path in paths)
+        assert all(len(file.sha256) in (0, 64) for file in (*model.files, *model.half))
+    assert all(len(digest) == 64 for digest in known.NAMES)
+    assert all(file.sha256 for name in ("v1-5", "tokenizer")
+               for file in (*known.KNOWN[name].files, *known.KNOWN[name].half))
+    assert known.V1_BYTES == 4 * (859_520_964 + 83_653_863 + 123_060_480)

@@ -1,0 +1,321 @@
+"""A model's words: CLIP's own vocabulary and its true ids, files of all kinds, taught tokens."""
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import unicodedata
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ftfy
+import pytest
+import torch
+import v1_files
+
+import minisd
+from minisd.checkpoints import vocabulary
+from minisd.checkpoints.known import TOKENIZER
+from minisd.checkpoints.places import SHIPPED
+from minisd.checkpoints.untrusted import LARGEST_TEXT, Refused
+from minisd.checkpoints.vocabulary import (
+    CARRIED,
+    ModelTokenizer,
+    carried_vocabulary,
+    find_tokenizer,
+    packaged_tokenizer,
+    read_tokenizer,
+)
+from minisd.config import V1
+from minisd.tokenizer import END, START
+
+TRUE_IDS = {        # of the original's tokenizer
+    "a photograph of an astronaut riding a horse": (320, 8853, 539, 550, 18376, 6765, 320, 4558),
+    "a photo of a cat": (320, 1125, 539, 320, 2368),
+    "hello world!": (3306, 1002, 256),
+    "(masterpiece:1.2), ((best quality))": (263, 12066, 281, 272, 269, 273, 2361, 13796, 949, 3027,
+                                            5167),
+    "a cat 😀": (320, 2368, 7334),
+    "一只猫": (19759, 222, 34517, 103, 163, 234, 360),
+    "a cat’s tail": (320, 2368, 568, 4132),
+    "": (),
+}
+TRICKY = [
+    "it's DON'T we'LL they'Re", "a''t ''s 's", "a\u00a0b\u2003c\u200bd\x85e\x1cf", "&amp; &lt;",
+    f"{END} a", f"a{START}b", "<|EndOfText|>", "ﬁ ½ Ⅷ ²³", "İI ı ß ẞ ǅ", "“curly” ‘quotes’",
+    "Ａｂｃ", "#version: 0.2", "</w>", "a</w> b", "\n\n \t", "1234567 12.5", "don’t",
+    "e\u0301\u0323 é", "각 각", "👩\u200d👩\u200d👧\u200d👦", "\U0010fffd \ue000", "\ufeffa",
+    "Z͑ͫ̓ͪ̂ͫ̽", "#" * 200, "(((a:1.1):0.9), [b|c])", "naïve cafe\u0301", "\x00\x07\x1b[0m"]
+RANDOM_TEXTS = 400
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ModelTokenizer:
+    found = packaged_tokenizer()
+    assert found is not None, "no package carries CLIP's vocabulary: install requirements-dev.txt"
+    return found
+
+
+# The true ids
+
+@pytest.mark.parametrize("prompt", TRUE_IDS)
+def test_prompts_have_their_true_ids(tokenizer, prompt):
+    true = TRUE_IDS[prompt]
+    expected = (49406, *true, *[49407] * (76 - len(true)))
+    assert tokenizer.encode(prompt).ids == expected
+    assert torch.equal(tokenizer(prompt), torch.tensor([expected]))
+
+
+def test_the_vocabulary_has_clips_size_and_order(tokenizer):
+    assert len(tokenizer.vocab) == 49408 and sorted(tokenizer.vocab.values())[-1] == 49407
+    assert (tokenizer.start_id, tokenizer.end_id) == (49406, 49407)
+    known = {"!": 0, "!</w>": 256, "a</w>": 320, "in": 512, "th": 513, "cat</w>": 2368}
+    assert {token: tokenizer.vocab[token] for token in known} == known
+
+
+# Against transformers, which reads what ftfy has cleaned as the original reads the prompt itself
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer) -> Any:
+    from transformers import CLIPTokenizer
+
+    merges = json.loads(tokenizer.backend.to_str())["model"]["merges"]
+    return CLIPTokenizer(vocab=tokenizer.vocab, merges=[tuple(pair) for pair in merges])
+
+
+def cleaned(text: str) -> str:
+    return " ".join(ftfy.fix_text(text).split()).lower()
+
+
+def their_ids(theirs: Any, text: str) -> tuple[int, ...]:
+    return tuple(theirs(cleaned(text), padding="max_length", max_length=77,
+                        truncation=True)["input_ids"])
+
+
+@pytest.mark.parametrize("text", TRICKY, ids=ascii)
+def test_tricky_texts_read_as_in_transformers(tokenizer, theirs, text):
+    assert tokenizer.encode(text).ids == their_ids(theirs, text)
+
+
+def test_random_texts_read_as_in_transformers_and_come_back(tokenizer, theirs):
+    """Up to 60 characters of any script that Python's Unicode knows, as it makes lower case."""
+    rng, too_long = random.Random(0), 0
+    for _ in range(RANDOM_TEXTS):
+        text, length = "", rng.randint(1, 60)
+        while len(text) < length:
+            letter = chr(rng.randrange(rng.choice([0x80, 0x250, 0x3000, 0x110000])))
+            text += letter if unicodedata.category(letter) not in ("Cs", "Cn") else ""
+        encoded = tokenizer.encode(text)
+        assert encoded.ids == their_ids(theirs, text), ascii(text)
+        too_long += bool(encoded.dropped)
+        if not encoded.dropped:
+            back, plain = tokenizer.decode(encoded.ids), cleaned(text)
+            assert "".join(back.split()) == "".join(plain.split()), ascii(text)
+    assert 0.1 < too_long / RANDOM_TEXTS < 0.9      # both kinds were met
+
+
+def test_a_long_prompt_keeps_start_75_tokens_and_end(tokenizer):
+    prompt = " ".join(["astronaut"] * 74) + " riding A Horse, in Space"
+    with pytest.warns(UserWarning, match="longer than 75 tokens; dropped .*: 'a horse, in space'"):
+        ids = tokenizer(prompt)[0].tolist()
+    assert ids == [49406, *[18376] * 74, 6765, 49407]
+
+
+# The words of a model
+
+def test_words_that_a_model_never_saw(tokenizer):
+    few = ModelTokenizer(tokenizer.vocab, tokenizer.merges, model="tiny",
+                         known_words=frozenset({"a", "red", "car", "s"}))
+    assert few.unseen_words("a RED zebra's car, 2 zebra and 一只猫") == ["zebra", "and", "一只猫"]
+    with pytest.warns(UserWarning, match="^tiny never saw 'zebra': it can only guess") as caught:
+        assert few(["a red car", "a zebra"]).shape == (2, 77)
+    assert len(caught) == 1
+    assert tokenizer.unseen_words("anything") == []
+    with pytest.raises(TypeError, match="prompt must be text"):
+        few([5])
+
+
+# Files
+
+def published(folder: Path, of: ModelTokenizer, /, **files: object) -> Path:
+    """vocab.json and merges.txt as they lie beside the weights, and files of JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in of.merges)]
+    (folder / "vocab.json").write_text(json.dumps(of.vocab), encoding="utf-8")
+    (folder / "merges.txt").write_bytes(("\n".join(lines) + "\n").encode())
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def whole(tokenizer: ModelTokenizer, *added: dict[str, object], pairs: bool = True) -> object:
+    """tokenizer.json as transformers 5 writes it alone; pairs: merges as lists, as it does now."""
+    control = [{"id": tokenizer.vocab[token], "content": token} for token in (START, END)]
+    merges = [list(pair) if pairs else " ".join(pair) for pair in tokenizer.merges]
+    return {"added_tokens": [*control, *added],
+            "model": {"type": "BPE", "vocab": tokenizer.vocab, "merges": merges}}
+
+
+def test_the_published_files_give_the_same_tokenizer(tokenizer, tmp_path):
+    """Of merges.txt every byte."""
+    published(tmp_path, tokenizer)
+    file, = (file for file in TOKENIZER if file.path == "tokenizer/merges.txt")
+    assert hashlib.sha256((tmp_path / "merges.txt").read_bytes()).hexdigest() == file.sha256
+    loaded = read_tokenizer(tmp_path)
+    assert loaded.vocab == tokenizer.vocab and loaded.known_words is None
+    for text in [*TRUE_IDS, *TRICKY]:
+        assert loaded.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_tokenizer_json_alone(tokenizer, tmp_path, pairs):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole(tokenizer, pairs=pairs)))
+    loaded = read_tokenizer(tmp_path, max_length=6)
+    assert loaded.encode("a photo of a cat").ids == (49406, 320, 1125, 539, 320, 49407)
+
+
+CAT = {"id": 49408, "content": "<cat-toy>"}
+
+
+@pytest.mark.parametrize("form", ["added_tokens.json", "tokenizer.json", "tokenizer.json alone",
+                                  "both"])
+def test_a_taught_token_has_its_own_id(tokenizer, tmp_path, form):
+    """As textual inversion leaves it: 49,409 rows of embeddings, the new token the last."""
+    old, new = {"added_tokens": {"<cat-toy>": 49408}}, {"tokenizer": whole(tokenizer, CAT)}
+    if "alone" in form:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(new["tokenizer"]))
+    else:
+        published(tmp_path, tokenizer, **{"added_tokens.json": old, "tokenizer.json": new,
+                                          "both": old | new}[form])
+    loaded = read_tokenizer(tmp_path)
+    assert len(loaded.vocab) == 49409
+    ids = loaded.encode("A photo of a <cat-toy>, on<cat-toy>").ids
+    assert ids[:9] == (49406, 320, 1125, 539, 320, 49408, 267, 525, 49408)
+    assert loaded.encode("a cat").ids == tokenizer.encode("a cat").ids
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    ({"added_tokens": {"<cat-toy>": 50000}}, "its tokens are not numbered from 0 on, each once"),
+    ({"added_tokens": {"<cat-toy>": 320}}, "not numbered from 0 on"),
+    ({"added_tokens": {"a</w>": 49408}}, "not numbered"),
+    ({"added_tokens": {"": 49408}}, "not numbered"), ({"added_tokens": [1]}, "it is damaged"),
+    ({"added_tokens": {"<cat-toy>": "49408"}}, "not numbered"),
+    ({"tokenizer": {"added_tokens": [{"id": 1}]}}, "it is damaged, cut off, or no tokenizer"),
+    ({"vocab": {"a": 0, END: 1}}, "it is damaged"), ({"vocab": [1]}, "it is damaged"),
+    ({"vocab": {"\ud800": 0, START: 1, END: 2}}, "it is damaged"), ({"vocab": None}, "damaged")])
+def test_files_that_do_not_belong_together(tokenizer, tmp_path, files, said):
+    published(tmp_path, tokenizer, **files)
+    with pytest.raises(Refused, match=said) as error:
+        read_tokenizer(tmp_path)
+    assert str(tmp_path) in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("missing", ["vocab.json", "merges.txt"])
+def test_a_missing_file_is_named(tokenizer, tmp_path, missing):
+    published(tmp_path, tokenizer, tokenizer=whole(tokenizer))
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"no tokenizer in .*: {missing} is missing; put"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "words.txt"])
+@pytest.mark.parametrize("kind", ["latin-1", "utf-16", "folder", "sparse", "cut"])
+def test_files_that_are_no_text(tmp_path, name, kind):
+    for path in (SHIPPED / "tokenizer").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    file = tmp_path / name
+    if kind == "folder":
+        file.unlink()
+        file.mkdir()
+    elif kind == "sparse":
+        os.truncate(file, LARGEST_TEXT + 1)
+    elif kind == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        file.write_bytes("größer".encode(kind))
+    if (name, kind) == ("words.txt", "cut"):
+        return                                          # fewer words are words still
+    with pytest.raises(Refused, match=str(tmp_path)):
+        read_tokenizer(tmp_path)
+
+
+# Which vocabulary a model gets
+
+def test_a_vocabulary_that_is_not_the_models_is_refused(v1sd, tmp_path):
+    folder = v1_files.diffusers_folder(v1sd, tmp_path / "model")
+    (folder / "tokenizer").symlink_to(SHIPPED / "tokenizer", target_is_directory=True)
+    with pytest.raises(Refused, match=r"it has 703 tokens, and the text encoder .* knows 99: they"):
+        minisd.load(folder)
+
+
+def test_a_taught_token_that_is_missing_is_missed(tokenizer, tmp_path):
+    """The trained token cut into `< cat - toy >` would paint an untrained picture, silently."""
+    taught = replace(V1, text=replace(V1.text, vocab_size=49409))
+    published(tmp_path / "tokenizer", tokenizer)
+    with pytest.raises(Refused, match="49,408 tokens, and the text encoder beside it knows 49,409:"
+                                      ".* a token that was taught is missing in added_tokens"):
+        find_tokenizer(tmp_path, taught)
+    published(tmp_path / "tokenizer", tokenizer, added_tokens={"<cat-toy>": 49408})
+    found = find_tokenizer(tmp_path, taught)
+    assert found is not None and found.encode("a <cat-toy>").ids[1:3] == (320, 49408)
+
+
+def test_real_models_find_clips_vocabulary(weights, tmp_path):
+    """In weights/, where `download tokenizer` puts it; else in an installed package."""
+    packaged = find_tokenizer(tmp_path / "model.ckpt", V1)
+    assert packaged is None or len(packaged.vocab) == V1.text.vocab_size
+    (weights / "v1-4").mkdir()
+    (weights / "v1-4" / "tokenizer").symlink_to(SHIPPED / "tokenizer", target_is_directory=True)
+    assert len(find_tokenizer(tmp_path / "model.ckpt", V1).vocab) == 703
+    assert find_tokenizer(tmp_path / "model.ckpt", v1_files.SMALL) is None
+
+
+def carrier(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """The one package that may carry the vocabulary; it cannot be imported."""
+    package = folder / "carrier_of_tests"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / CARRIED).write_bytes(content)
+    (folder / "plain_module_of_tests.py").write_text("")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(vocabulary, "CARRIERS", ("no_package_at_all", "plain_module_of_tests",
+                                                 "carrier_of_tests"))
+
+
+def test_a_package_is_read_without_being_imported(tokenizer, tmp_path, monkeypatch):
+    file = carried_vocabulary()
+    assert file is not None
+    carrier(tmp_path, monkeypatch, file.read_bytes())
+    found = packaged_tokenizer(max_length=6)
+    assert found is not None and found.vocab == tokenizer.vocab
+    assert found.encode("a photo of a cat").tokens[1:5] == ("a</w>", "photo</w>", "of</w>", "a</w>")
+
+
+def test_another_file_of_that_name_is_not_taken(tmp_path, monkeypatch):
+    file = carried_vocabulary()
+    assert file is not None
+    carrier(tmp_path, monkeypatch, file.read_bytes()[:-1])
+    assert packaged_tokenizer() is None
+
+
+def test_the_published_vocabulary_is_clips(tokenizer):
+    """Both files that `download tokenizer` fetches follow from OpenAI's, to the last byte."""
+    file = carried_vocabulary()
+    assert file is not None
+    merges = gzip.decompress(file.read_bytes()).decode().split("\n")[1:48895]
+    vocab = json.dumps(tokenizer.vocab, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    for known, text in zip(TOKENIZER, (vocab, "\n".join(["#version: 0.2", *merges, ""])),
+                           strict=True):
+        assert hashlib.sha256(text.encode()).hexdigest() == known.sha256
+
+
+def test_a_typed_control_token_is_one_and_is_named(tokenizer):
+    with pytest.warns(UserWarning, match="control tokens, not words"):
+        ids = tokenizer(f"a cat {END} a photo")[0].tolist()
+    assert ids[:7] == [49406, 320, 2368, 49407, 320, 1125, 49407]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer("a cat <|end of text|>")
