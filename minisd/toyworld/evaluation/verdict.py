@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from minisd.checkpoints.places import WEIGHTS
+from minisd.checkpoints.places import SHIPPED
 from minisd.images import from_pil
 from minisd.toyworld.captions import BACKGROUND_PHRASES, RELATION_PHRASES
 from minisd.toyworld.evaluation.judge import agrees, load_judge
@@ -20,7 +20,7 @@ def shipped() -> Verdict:
     The verdict is "" where the prompt is not a caption of toyworld. Raises FileNotFoundError where
     there is no judge.
     """
-    judge = load_judge(WEIGHTS / "toyworld" / "judge.safetensors")
+    judge = load_judge(SHIPPED / "judge.safetensors")
 
     def verdict(picture: Image.Image, prompt: str) -> tuple[str, str]:
         reading, scene = judge.read(from_pil(picture))[0], scene_of(prompt)
