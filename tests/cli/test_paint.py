@@ -298,3 +298,20 @@ def test_an_input_picture_of_any_mode(stub):
     Image.new("RGBA", (24, 16), (0, 0, 0, 0)).save("photo.png")
     assert main(["x", "--init-image", "photo.png"]) == 0
     assert stub.run.image.mode == "RGB" and stub.run.image.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize(("prompt", "warning"), [
+    ("", ""), (" \t\n", ""), ("car " * 75, ""),
+    ("car " * 75 + "Yellow", "longer than 75 tokens; dropped 6 characters: 'yellow'"),
+    ("car " * 20_000, "longer than 75 tokens; dropped 79,699 characters: 'car car"),
+    ("a 😀 car 👩\u200d👧", ""), ("一只猫", "toyworld never saw '一只猫'"),
+    ("a\x00red\x1b[0m car", ""), ("\ue000 \U0010ffff", ""),
+    ("a car <|endoftext|> sea", "are control tokens, not words")], ids=range(10))
+def test_any_text_is_a_prompt(place, shipped, capsys, prompt, warning):
+    picture, = shipped.text_to_image(prompt, steps=5, seed=42, height=8, width=8)
+    small = ["--steps", "5", "-H", "8", "-W", "8", "-o", "x.png"]
+    assert main(["--prompt", prompt, *small]) == 0
+    warned = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "warning" in line]
+    assert warning in "".join(warned) and bool(warned) == bool(warning)
+    assert to_rgb("x.png").tobytes() == picture.tobytes()
