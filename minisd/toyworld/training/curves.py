@@ -16,7 +16,7 @@ from minisd.toyworld.training import clip, unet, vae
 from minisd.toyworld.training.recipe import Part, Recipe
 
 POINTS = 120                    # of a curve; a figure has few more columns of pixels
-SPEED = "images_per_second"     # told as seconds in all instead
+SPEED = "images_per_second"     # shown as seconds in all instead
 FILE = "losses.json"
 PARTS = (*vae.STAGES, *clip.STAGES, *unet.STAGES, "judge")      # in the order of training
 

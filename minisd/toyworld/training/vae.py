@@ -22,7 +22,7 @@ from minisd.toyworld.training.recipe import Recipe
 from minisd.vae import VAE
 
 STAGES = ("vae", "decoder")
-WHOLE = 4                   # every so-manieth sample is a whole scene at the crop's size
+WHOLE = 4                   # one sample of so many is a whole scene at the crop's size
 
 
 def random_crops(images: np.ndarray, batch: int, crop: int, g: torch.Generator) -> Tensor:
@@ -82,13 +82,13 @@ class Stage:
         if self.name == "decoder":
             return {"loss": mse, "psnr": quality}
         l1, edges = error.abs().mean(), edge_error(decoded, crops)
-        kl = posterior.kl().mean() / sample[0].numel()
+        kl = posterior.kl().to(crops).mean() / sample[0].numel()
         total = l1 + recipe.edge_weight * edges + recipe.kl_weight * kl + recipe.mse_weight * mse
         logged = {"l1": l1, "edges": edges, "kl": kl}
         if self.anchor is not None:
             with torch.no_grad(), loop.autocast():
                 before = self.anchor.encode(crops).mean
-            moved = (posterior.mean - before).square().mean() * factor ** 2
+            moved = (posterior.mean.to(crops) - before).square().mean() * factor ** 2
             total, logged["moved"] = total + recipe.anchor * moved, moved.sqrt()
         return {"loss": total, **logged, "psnr": quality}
 
