@@ -23,7 +23,7 @@ MARKERS, STYLES, HATCHES = "osD^vP", ("-", "--", "-.", ":"), ("", "//", "..", "x
 FEW = 30                        # points that have markers
 NEAR, ROOM = 100, 1.25          # spans below this have plain ticks; ticks may be so far outside
 ACROSS = 3                      # panels in a row
-LABEL = 60                      # letters of a bar's or a row's label
+LABEL, HEAD = 60, 30            # letters of a bar's or a row's label, and of a column's
 UPRIGHT = 2                     # letters of a column's label that need not be slanted
 
 
@@ -145,13 +145,14 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
     if found.shape != (len(rows), len(columns)):
         raise ValueError(f"a matrix {found.shape} takes as many labels, got {len(rows)} and "
                          f"{len(columns)}")
-    rows, columns = ([style.printable(name, LABEL) for name in names] for names in (rows, columns))
+    rows = [style.printable(name, LABEL) for name in rows]
+    columns = [style.printable(name, HEAD) for name in columns]
     letter = style.EM * SMALL / 72
     beside = letter * max(map(len, rows)) + (0.6 if digits is not None else 1.3)
     side = min(side, (WIDE - beside) / len(columns))
     slanted = max(map(len, columns)) > UPRIGHT
     above = 0.75 * letter * max(map(len, columns)) if slanted else 0.2
-    wide = max(7.0, beside + side * len(columns) + 0.4)
+    wide = max(7.0, beside + side * len(columns) + 0.4, (beside + above) * slanted)
     figure = blank(side * len(rows) + above + 0.8 + 0.3 * style.title_lines(title, wide), wide)
     axes = figure.subplots()
     top = ceiling or float(np.nanmax(np.abs(found))) or 1.0

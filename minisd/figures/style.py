@@ -15,6 +15,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, LogFormatter, StrMethodFormatter
+from matplotlib.ticker import Formatter, LogFormatter, StrMethodFormatter
 from PIL import Image, ImageFont
 
 from minisd.observe.files import written_whole
@@ -41,7 +42,7 @@ SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # of maps: with 0 in the middle, fro
 WIDE, HIGHEST = 11.0, 30.0      # inches: the width of a page, and no figure is higher
 DPI = 100
 TITLE, HEAD, SMALL = 18, 13, 11.5           # points: letters of a figure's title, a panel's, notes
-LONGEST = 400                   # letters of a title; a label has far fewer
+LONGEST, LINE = 400, 110        # letters of a title, and of one line of any text
 DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
@@ -94,11 +95,12 @@ class Figure(matplotlib.figure.Figure):
                     if isinstance(level.formatter, LogFormatter):
                         level.formatter = StrMethodFormatter("{x:g}" if level is axis.major else "")
                         level.formatter.set_axis(axis)
-                    elif isinstance(level.formatter, FixedFormatter):
-                        level.formatter.seq = [printable(text) for text in level.formatter.seq]
+                    of: Any = level.formatter
+                    of.format_ticks = partial(_ticks, type(of), of)
             for text in self.findobj(Text):
                 text.set_parse_math(False)
-                text.set_text(printable(text.get_text(), LONGEST))
+                lines = text.get_text().split("\n")
+                text.set_text("\n".join(printable(line, LINE) for line in lines))
             super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
@@ -106,6 +108,10 @@ class Figure(matplotlib.figure.Figure):
         file = io.BytesIO()
         few_colours(as_picture(self)).save(file, "PNG", optimize=True)
         return file.getvalue(), {"alt": " ".join(self.get_suptitle().split())}
+
+
+def _ticks(kind: type[Formatter], formatter: Formatter, values: list[float]) -> list[str]:
+    return [printable(text) for text in kind.format_ticks(formatter, values)]
 
 
 def as_picture(figure: matplotlib.figure.Figure) -> Image.Image:

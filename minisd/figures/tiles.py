@@ -17,7 +17,7 @@ from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, house
 LARGEST = 3.2                   # inches of one picture, where the page would allow more
 STRETCH = 3.0                   # standard deviations at either end of a station's colours
 STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
-LABEL = 40                      # letters of a row's label
+LABEL, CAPTION = 40, 200        # letters of a row's label, of a tile's
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,10 @@ def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, signed: bool = False
     bar = 1.0 if scale in ("row", "all") else 0.0
     room = WIDE - beside - bar - 0.4
     side = min(side, room / count)
-    lines = [[1 + max(wrapped(getattr(tile, part), side, points).count("\n")
-                      if getattr(tile, part) else -1 for tile in row)
-              for part, points in (("label", SMALL), ("note", SMALL))] for _, row in rows]
+    lines = [[1 + max(wrapped(text, side, SMALL, CAPTION).count("\n") if text else -1
+                      for text in texts) for texts in ([tile.label for tile in row],
+                                                       [tile.note for tile in row])]
+             for _, row in rows]
     if scale == "each":
         lines = [[above, max(below, any(_is_map(tile) for tile in row))]
                  for (above, below), (_, row) in zip(lines, rows, strict=True)]
@@ -133,7 +134,7 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
           ) -> AxesImage | None:
     """One tile; returns what a bar of colours belongs to."""
     value, note, image = tile.value, tile.note, None
-    axes.set_title(wrapped(tile.label, side, SMALL), loc="center", fontsize=SMALL, pad=4)
+    axes.set_title(wrapped(tile.label, side, SMALL, CAPTION), loc="center", fontsize=SMALL, pad=4)
     if isinstance(value, Image.Image):
         axes.imshow(np.asarray(value.convert("RGB")), interpolation="lanczos")
     elif isinstance(value, Tensor) and not _is_map(tile):
@@ -156,7 +157,7 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
         axes.set(box_aspect=1)
         axes.spines[:].set(visible=True, color=COLOURS[tile.kind], linewidth=2.5)
         axes.title.set_color(COLOURS[tile.kind])
-    axes.set_xlabel(wrapped(note, side, SMALL), fontsize=SMALL, labelpad=3)
+    axes.set_xlabel(wrapped(note, side, SMALL, CAPTION), fontsize=SMALL, labelpad=3)
     return image
 
 

@@ -1,0 +1,96 @@
+"""Lines, bars, points, matrices: what is drawn are the numbers that were given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn import ink, title
+
+from minisd import figures
+from minisd.figures.style import COLOURS
+
+
+def test_lines_have_their_numbers_colours_and_legend(tmp_path: Path) -> None:
+    figure = figures.lines({"x_t": ([0, 50, 100], [3, 2, 0]), "x0": ([0, 50, 100], [1, .5, 0])},
+                           "They meet", xlabel="steps (%)", kinds=("noise", "picture"))
+    a, b = figure.axes[0].lines
+    assert list(a.get_ydata()) == [3, 2, 0] and a.get_color() == COLOURS["noise"]
+    assert b.get_color() == COLOURS["picture"] and a.get_linestyle() != b.get_linestyle()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x_t", "x0"]
+    assert title(figure) == "They meet" and ink(figure, tmp_path) > 0.005
+
+
+def test_logarithmic_lines_have_plain_ticks(tmp_path: Path) -> None:
+    figure = figures.lines({"a": ([10, 50], [0.3, 0.1])}, "t", log="xy")
+    ink(figure, tmp_path)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10", "20", "50"]
+    long = figures.lines({"a": ([1, 10 ** 6], [1, 1])}, "t", log="x").axes[0]
+    assert list(long.get_xticks()) == [10 ** i for i in range(7)]
+
+
+def test_panels_stand_three_in_a_row_and_share_a_legend() -> None:
+    figure = figures.lines({f"panel {i}": {"a": ([0, 1], [0, i]), "b": ([0, 1], [i, 0])}
+                            for i in range(4)}, "t", ylabel="y")
+    assert [axes.get_title("left") for axes in figure.axes[:4]] == [f"panel {i}" for i in range(4)]
+    assert [axes.get_ylabel() for axes in figure.axes[:4]] == ["y", "", "", "y"]
+    assert len(figure.legends) == 1 and not figure.axes[5].axison
+
+
+def test_bars_keep_their_order_and_write_their_values(tmp_path: Path) -> None:
+    figure = figures.bars({"a": 0.9, "b": 0.5, "c": -0.25}, "T", xlabel="cosine", digits=3)
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.9, 0.5, -0.25]
+    assert [text.get_text() for text in axes.texts] == ["0.900", "0.500", "-0.250"]
+    assert axes.get_xlim()[0] < -0.25 and axes.yaxis_inverted() and ink(figure, tmp_path) > 0.05
+
+
+def test_groups_of_bars_stand_side_by_side_stacked_or_in_panels() -> None:
+    groups = {"one": {"x": 0.25, "y": 0.75}, "two": {"y": 1.0}}
+    beside = figures.bars(groups, "t").axes[0].patches
+    assert [bar.get_width() for bar in beside] == [0.25, 0.75, 0.0, 1.0]
+    assert beside[1].get_y() != beside[3].get_y() and beside[2].get_hatch()
+    stacked = figures.bars(groups, "t", stacked=True).axes[0].patches
+    assert [bar.get_x() for bar in stacked] == [0, 0, 0.25, 0.75]
+    panels = figures.bars(groups, "t", panels=True)
+    assert [axes.get_xlabel() for axes in panels.axes] == ["one", "two"]
+
+
+def test_clouds_share_their_axes_and_paths_lie_behind(tmp_path: Path) -> None:
+    clouds = [torch.randn(50, 2), 3 * torch.randn(50, 2)]
+    paths = torch.stack([torch.randn(20, 2) + step for step in range(5)])
+    figure = figures.points({"narrow": {"data": clouds[0]}, "wide": {"data": clouds[1]}}, "Two",
+                            paths={"wide": paths})
+    for axes, cloud in zip(figure.axes, clouds, strict=True):
+        assert np.allclose(axes.collections[0].get_offsets(), cloud)
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    assert len(figure.axes[1].lines) == 20
+    assert np.allclose(figure.axes[1].lines[3].get_xydata(), paths[:, 3])
+    assert ink(figure, tmp_path) > 0.005
+
+
+def test_a_matrix_writes_its_values_and_leaves_nan_white(tmp_path: Path) -> None:
+    values = torch.tensor([[1.0, torch.nan], [0.25, 0.75]])
+    axes = figures.matrix(values, ["a", "b"], ["c", "d"], "T", digits=2).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1.00", "0.25", "0.75"]
+    assert axes.images[0].get_clim() == (0, 1)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["c", "d"]
+    light, _, dark = (text.get_color() for text in axes.texts[:3])      # viridis ends light
+    assert light != "white" and axes.texts[1].get_color() == "white" != dark
+    signed = figures.matrix(torch.tensor([[-0.5, 0.2]]), ["a"], ["c", "d"], "T", signed=True)
+    assert signed.axes[0].images[0].get_clim() == (-0.5, 0.5) and len(signed.axes) == 2
+    with pytest.raises(ValueError, match=r"a matrix \(2, 3\) takes as many labels, got 3 and 2"):
+        figures.matrix(torch.zeros(2, 3), ["a"] * 3, ["b"] * 2, "T")
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_no_label_of_a_matrix_is_cut_off(tmp_path: Path, count: int) -> None:
+    """Square cells make the layout guess wrong, unless they keep to their corner."""
+    names = [f"a yellow tree above a black mushroom on a gray background {i}"
+             for i in range(count)]
+    for digits in (2, None):
+        figure = figures.matrix(torch.eye(count), names, ["end"] * count, "T", digits=digits)
+        ink(figure, tmp_path)
+        assert all(label.get_window_extent().x0 >= 0 for label in figure.axes[0].get_yticklabels())

@@ -1,0 +1,129 @@
+"""What trainings and evaluations say: losses as they count, rates with their intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn import ink, title
+
+from minisd import figures
+from minisd.figures import COLOURS, training
+from minisd.toyworld.evaluation.rates import rate
+
+
+def of(right: int, count: int) -> dict:
+    return dict(rate([True] * right + [False] * (count - right)))
+
+
+# Losses
+
+def csv_file(folder: Path, lines: str, name: str = "unet") -> Path:
+    path = folder / f"{name}.csv"
+    path.write_text(lines)
+    return path
+
+
+def test_losses_of_a_resumed_training_are_those_that_count(tmp_path: Path) -> None:
+    """Steps 3 and 4 were done twice, the second time otherwise; step 5 belongs to the first."""
+    path = csv_file(tmp_path, "step,loss,lr\n1,5,0\n2,4,0\n3,3,0\n4,2,0\n5,1,0\n3,30,0\n4,20,0\n")
+    steps, loss = training.read_losses(path)
+    assert steps.tolist() == [1, 2, 3, 4] and loss.tolist() == [5, 4, 30, 20]
+    path = csv_file(tmp_path, "step,lr,loss\n1,0,5\n2,0\n2,0,4\n\n3,0,")      # cut short by a kill
+    assert training.read_losses(path)[1].tolist() == [5, 4]
+
+
+@pytest.mark.parametrize("text", ["", "step,loss\n", "step,accuracy\n1,2\n"])
+def test_no_losses_no_figure(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="no losses yet"):
+        figures.losses(csv_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, 1000])
+def test_the_running_mean_is_the_mean_of_the_neighbours(count: int) -> None:
+    values = np.random.default_rng(count).random(count)
+    smooth = training.running_mean(values, 5)
+    expected = [values[max(0, i - 2):i + 3].mean() for i in range(count)]
+    assert np.allclose(smooth, expected)
+
+
+def test_losses_are_drawn_raw_and_smooth_on_a_log_axis(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{1 / i}\n" for i in range(1, 1001))
+    figure = figures.losses(csv_file(tmp_path, "step,loss\n" + rows, "vae"))
+    axes = figure.axes[0]
+    assert axes.get_yscale() == "log" and "no unit" in axes.get_ylabel()
+    raw, smooth = axes.lines
+    assert len(raw.get_ydata()) == len(smooth.get_ydata()) == 1000
+    assert raw.get_color() == COLOURS["latent"] and ink(figure, tmp_path) > 0.01
+    assert title(figure) == "vae: the loss falls from 1 to 0.00101 in 1,000 steps"
+    figure = figures.losses(csv_file(tmp_path, "step,loss\n1,0.5\n2,2\n"))
+    assert title(figure) == "unet: the loss rises from 0.5 to 2 in 2 steps"
+
+
+def test_each_curve_says_where_it_begins_and_ends() -> None:
+    figure = figures.training_curves({"vae": (range(3), [4.0, 2.0, 1.0]),
+                                      "unet": ([5, 6], [1.0, 0.5])}, "mine")
+    assert [axes.get_title("left") for axes in figure.axes] == ["vae: 4 to 1", "unet: 1 to 0.5"]
+    rates = [0.0, 1.0, 1.0, 0.0] * 20           # a mean would round off the corners
+    figure = figures.training_curves({"second unet": (range(80), rates)}, "mine", log=False,
+                                     noisy=False)
+    assert all(list(line.get_ydata()) == rates for line in figure.axes[0].lines)
+    for run in (([], []), ([1, 2], [1.0])):
+        with pytest.raises(ValueError, match="vae: expected a value for each of some steps"):
+            figures.training_curves({"vae": run}, "mine")
+
+
+# Adherence
+
+ATTRIBUTES = ("things", "colours", "relation", "background", "all")
+BARS = [{"group": "seen", "rates": {a: of(9, 10) for a in ATTRIBUTES}},
+        {"group": "held out", "rates": {a: of(7, 10) for a in ATTRIBUTES}}]
+CURVE = [{"guidance": g, "all": of(right, 50), "frechet": d}
+         for g, right, d in ((1.5, 20, 0.3), (2.0, 45, 0.1), (4.0, 48, 0.2), (8.0, 0, 0.9))]
+STAGES = [{"name": name, "seen": of(a, 20), "held_out": of(b, 20)}
+          for name, a, b in (("first", 0, 0), ("middle", 10, 5), ("last", 20, 16))]
+
+
+def test_bars_of_adherence(tmp_path: Path) -> None:
+    figure = figures.adherence_bars(BARS)
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(ATTRIBUTES)
+    assert [bar.get_height() for bar in axes.patches] == [0.9] * 5 + [0.7] * 5
+    assert title(figure) == "Everything is right for 90.0 % (seen), 70.0 % (held out)"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["seen (n = 10)", "held out (n = 10)"] and ink(figure, tmp_path) > 0.05
+
+
+def test_the_guidance_curve_shows_gain_cost_and_both(tmp_path: Path) -> None:
+    figure = figures.guidance_curve(CURVE)
+    labels = {axes.get_xlabel(): axes for axes in figure.axes}
+    trade = labels["Fréchet distance to drawn scenes (left is better)"]
+    distance = labels["guidance scale (no unit)"]
+    assert distance.lines[0].get_ydata().tolist() == [0.3, 0.1, 0.2, 0.9]
+    assert [text.get_text() for text in trade.texts] == ["1.5", "2", "4", "8"]
+    assert title(figure) == ("Guidance 4 follows the prompt best (96 %); at 2 the pictures are "
+                             "closest to drawn ones")
+    both = figures.guidance_curve(CURVE, {"plms": CURVE[::-1]})
+    assert [text.get_text() for text in both.legends[0].get_texts()] == ["ddim", "plms"]
+    assert title(both) == title(figure) and ink(figure, tmp_path) > 0.01
+
+
+def test_stages_stand_in_order_with_intervals_from_low_to_high(tmp_path: Path) -> None:
+    figure = figures.stages(STAGES)
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["first", "middle",
+                                                                              "last"]
+    drawn = [tuple(segment[:, 1]) for segment in figure.axes[0].collections[0].get_segments()]
+    assert np.allclose(drawn, [(row["seen"]["low"], row["seen"]["high"]) for row in STAGES])
+    assert title(figure) == ("Adherence goes from 0 % to 100 % for pairs seen in training, from "
+                             "0 % to 80 % for pairs held out")
+    assert ink(figure, tmp_path) > 0.01
+
+
+def test_every_rate_has_its_interval_and_its_count() -> None:
+    rates = {"one": of(9, 10), " two": of(0, 4000)}
+    figure = figures.rate_intervals(rates, "mine")
+    axes = figure.axes[0]
+    bars = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert np.allclose(bars, [(r["low"], r["high"]) for r in rates.values()])
+    assert [float(line.get_xdata()[0]) for line in axes.lines[1::2]] == [0.9, 0.0]
+    assert [text.get_text() for text in axes.texts] == ["9 of 10", "0 of 4,000"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1] and title(figure) == "mine"

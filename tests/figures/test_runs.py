@@ -1,0 +1,58 @@
+"""Runs as ways on a plane: the lines are the projected states, the title compares seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn import ink, title
+
+from minisd import figures
+from minisd.figures.runs import parting, ways
+from minisd.observe.pca import principal_plane
+
+
+@pytest.fixture(scope="module")
+def traces(sd):
+    return {f"seed {seed}, guidance {scale}": sd.trace(
+        "a red car", seed=seed, guidance_scale=scale, steps=8, pictures="none")
+        for seed in (3, 4) for scale in (1, 7.5)}
+
+
+def test_ways_begin_in_the_noise_and_end_in_the_result(traces) -> None:
+    trace = next(iter(traces.values()))
+    x_t, x0 = ways(trace)
+    assert x_t.shape == x0.shape == (9, *trace.latents.shape[1:])
+    assert torch.equal(x_t[0], trace[0].x_t[0]) and torch.equal(x0[2], trace[2].x0[0])
+    assert torch.equal(x_t[-1], trace.latents[0]) and torch.equal(x0[-1], trace.latents[0])
+
+
+@pytest.mark.parametrize("done", [None, 3])
+def test_trajectory_maps_draw_every_run_on_both_planes(traces, tmp_path: Path, done) -> None:
+    groups = {run: run.split(",")[0] for run in traces}
+    figure = figures.trajectory_maps(traces, done, alike=groups)
+    for part, axes in enumerate(figure.axes[:2]):
+        states = {run: ways(trace)[part].flatten(1) for run, trace in traces.items()}
+        plane = principal_plane(torch.cat(list(states.values())))
+        whole = [line for line in axes.lines if len(line.get_xdata()) == 9 and line.get_alpha()]
+        for line, state in zip(whole, states.values(), strict=True):
+            np.testing.assert_allclose(np.stack(line.get_data()).T, plane.project(state), atol=1e-4)
+        assert f"holds {100 * plane.shares.sum():.0f} % of the variance" in axes.get_title("left")
+        assert len(axes.artists) == len(traces)         # a picture where each run is now
+        colours = [line.get_color() for line in whole]
+        assert colours[0] == colours[1] != colours[2]   # one for each seed
+        assert whole[0].get_linestyle() == whole[2].get_linestyle() != whole[1].get_linestyle()
+    assert 0.01 < ink(figure, tmp_path) < 0.7
+
+
+def test_the_title_compares_groups_and_not_runs_within_them(traces) -> None:
+    both = [ways(trace) for trace in traces.values()]
+    pairs = [(a, b) for a in (0, 1) for b in (2, 3)]
+    noise, first, result = (
+        np.mean([(both[a][part][end] - both[b][part][end]).square().mean().sqrt()
+                 for a, b in pairs]) for part, end in ((0, 0), (1, 0), (0, -1)))
+    groups = {run: run.split(",")[0] for run in traces}
+    assert title(figures.trajectory_maps(traces, alike=groups)) == (
+        f"Between two runs the noise differs by {noise:.2f}, the first prediction x0 by "
+        f"{first:.2f}, the result by {result:.2f}")
+    assert parting([(0, both[0]), (0, both[1])]).startswith("One beginning")
