@@ -9,14 +9,11 @@ import torch
 from torch import nn
 
 from minisd.checkpoints import weights as checkpoint
-from minisd.checkpoints.places import SHIPPED, WEIGHTS
+from minisd.checkpoints.places import SHIPPED
 from minisd.checkpoints.registry import LOADABLE, candidates, leave_aside, whole_model
 from minisd.config import TOYWORLD
 from minisd.pipeline import StableDiffusion
 from minisd.speed import accelerate
-from minisd.toyworld.clip import CLIP
-
-__all__ = ["SHIPPED", "WEIGHTS", "load", "load_clip"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
@@ -99,21 +96,6 @@ class LeftOut(nn.Module):
 
     def forward(self, *inputs: object, **settings: object) -> NoReturn:
         raise ValueError(self.error)
-
-
-def load_clip(sd: StableDiffusion) -> CLIP:
-    """Both towers of toyworld's CLIP around sd's text encoder, to compare pictures and prompts.
-
-    Raises ValueError for a model whose image tower does not ship (v1's).
-    """
-    if sd.config.image_tower is None:
-        raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
-    clip = CLIP(sd.config.text, sd.config.image_tower)
-    clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
-    checkpoint.load_into(clip, SHIPPED / "image_tower.safetensors")
-    clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
-    clip.text = sd.text_encoder
-    return clip
 
 
 def choose_device(name: str) -> torch.device:

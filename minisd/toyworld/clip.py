@@ -7,8 +7,11 @@ image tower to search pictures with words. Dims: b batch, n tokens or patches, d
 import torch
 from torch import Tensor, nn
 
+from minisd.checkpoints.places import SHIPPED
+from minisd.checkpoints.weights import load_into
 from minisd.clip import CLIPTextTransformer, TransformerLayer
 from minisd.config import ImageTowerConfig, TextConfig
+from minisd.pipeline import StableDiffusion
 
 START_TEMPERATURE = 0.07    # of the contrastive loss, learned from there on
 MAX_LOGIT_SCALE = 100.0
@@ -66,3 +69,18 @@ class CLIP(nn.Module):
     def scale(self) -> Tensor:
         """What cosine similarities are multiplied by before the softmax: 1 / temperature."""
         return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+def load_clip(sd: StableDiffusion) -> CLIP:
+    """Both towers of toyworld's CLIP around sd's text encoder, to compare pictures and prompts.
+
+    Raises ValueError for a model whose image tower does not ship (v1's).
+    """
+    if sd.config.image_tower is None:
+        raise ValueError(f"{sd.config.name} has no image tower at hand: only toyworld ships one")
+    clip = CLIP(sd.config.text, sd.config.image_tower)
+    clip.text = nn.Identity()                   # type: ignore[assignment]  # sd has its weights
+    load_into(clip, SHIPPED / "image_tower.safetensors")
+    clip.to(sd.device, sd.dtype).eval().requires_grad_(False)
+    clip.text = sd.text_encoder
+    return clip

@@ -21,13 +21,13 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from minisd.checkpoints.load import WEIGHTS
+from minisd.checkpoints.places import SHIPPED as TOYWORLD
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SOLUTIONS = sorted(f"solutions/{path.stem}" for path in (FOLDER / "solutions").glob("*.ipynb"))
 MODEL = os.environ.get("MINISD_MODEL", "toyworld")
-SHIPPED = (WEIGHTS / "toyworld" / "unet.safetensors").is_file()
+SHIPPED = (TOYWORLD / "unet.safetensors").is_file()
 
 MEGABYTE = 1_000_000
 MOST_LINES = 20
