@@ -9,7 +9,7 @@ from parity import TOLERANCE, copy_weights, moved_by_eps, relative_error, scramb
 from torch import Tensor
 
 from minisd.clip import CLIPTextTransformer
-from minisd.config import V1, Config, TextConfig
+from minisd.config import Config, TextConfig
 
 
 def prompts(config: TextConfig) -> Tensor:
@@ -50,15 +50,6 @@ def test_a_token_sees_only_what_came_before(tiny: Config) -> None:
     before, after = model(ids), model(changed)
     assert relative_error(after[:, :5], before[:, :5]) < TOLERANCE
     assert ((after - before)[:, 5:].norm(dim=-1) > 1e-3).all()
-    # So a shorter prompt is the beginning of a longer one: its padding changes nothing before it.
-    assert relative_error(model(ids[:, :6]), before[:, :6]) < TOLERANCE
-
-
-def test_v1_has_exactly_its_parameters() -> None:
-    with torch.device("meta"):
-        model = CLIPTextTransformer(V1.text)
-    assert sum(p.numel() for p in model.parameters()) == 123_060_480
-    assert len(model.state_dict()) == 196
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 14), (1, 2, 3)])

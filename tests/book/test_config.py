@@ -1,10 +1,13 @@
-"""Presets are data: v1's published sizes, and parts that fit each other."""
-
-import dataclasses
+"""Presets: v1's published sizes and numbers of parameters, and parts that fit each other."""
 
 import pytest
+import torch
+from torch import nn
 
+from minisd.attention import Attention, FeedForward, SpatialTransformer
 from minisd.config import TOYWORLD, V1, Config
+from minisd.pipeline import StableDiffusion
+from minisd.resblock import ResBlock
 
 
 def test_v1_has_its_published_sizes() -> None:
@@ -35,6 +38,17 @@ def test_parts_of_a_preset_fit_each_other(config: Config) -> None:
         assert config.image_tower.projection_dim == config.text.projection_dim
 
 
-def test_configurations_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        V1.unet.heads = 5  # type: ignore[misc]
+def test_v1_has_exactly_its_layers_and_parameters_and_takes_no_memory() -> None:
+    with torch.device("meta"):
+        sd = StableDiffusion(V1)
+        eps = sd.unet(torch.empty(2, 4, 64, 64), torch.empty(2), torch.empty(2, 77, 768))
+    assert eps.shape == (2, 4, 64, 64)
+    assert {name: (sum(p.numel() for p in part.parameters()), len(part.state_dict()))
+            for name, part in sd.named_children()} == {
+        "text_encoder": (123_060_480, 196), "unet": (859_520_964, 686), "vae": (83_653_863, 248)}
+    kinds = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, ResBlock, SpatialTransformer,
+             Attention, FeedForward)
+    assert [sum(isinstance(m, kind) for m in sd.unet.modules()) for kind in kinds] == [
+        98, 184, 61, 48, 22, 16, 32, 16]
+    assert all(tensor.is_meta for tensor in sd.state_dict(keep_vars=True).values())
+    assert sd.schedule.alpha_bar.device.type == "cpu"

@@ -26,7 +26,7 @@ from torch import Tensor
 import minisd
 from minisd.checkpoints.weights import fingerprint
 from minisd.config import TOYWORLD
-from minisd.diffusion import StepCoefficients, make_schedule
+from minisd.diffusion import make_schedule
 from minisd.samplers import SAMPLERS, Prediction, make_sampler, sample
 
 DATA = Path(__file__).parents[1] / "data"
@@ -61,10 +61,6 @@ def kept(total: int) -> list[int]:
     return [total - 1] if total > 50 else sorted({0, 1, 2, 3, total // 2, total - 1})
 
 
-def numbers(c: StepCoefficients) -> list[float]:
-    return [c.x_t, c.eps, c.noise, c.ahead, *c.past, *[0.0] * (3 - len(c.past))]
-
-
 def run(name: str, eta: float, n: int, start: int, *, keep: bool = False) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1000 * n + start)
 
@@ -75,10 +71,11 @@ def run(name: str, eta: float, n: int, start: int, *, keep: bool = False) -> dic
     steps = list(sample(sampler, exact_eps, noise() * sampler.start_scale, noise, start=start,
                         keep=pull if keep else None))
     chosen = [steps[i] for i in kept(len(steps))]
+    coefficients = [[c.x_t, c.eps, c.noise, c.ahead, *c.past, *[0.0] * (3 - len(c.past))]
+                    for c in (step.coefficients for step in chosen)]
     values = {"x_prev": torch.stack([step.x_prev for step in chosen]),
               "x0": torch.stack([step.x0 for step in chosen]),
-              "coefficients": torch.tensor([numbers(step.coefficients) for step in chosen],
-                                           dtype=torch.float64),
+              "coefficients": torch.tensor(coefficients, dtype=torch.float64),
               "evaluations": torch.tensor([step.evaluations for step in chosen])}
     return {f"{name} eta={eta:g} steps={n} start={start}{' keep' * keep} {what}": value
             for what, value in values.items()}
@@ -129,17 +126,15 @@ CASES: dict[str, dict[str, Any]] = {
                  "sampler": "lms"}}
 
 
-def toyworld() -> minisd.StableDiffusion:
-    return minisd.load("toyworld", device="cpu", dtype="float32")
+def toyworld() -> tuple[minisd.StableDiffusion, Tensor]:
+    """The model, and the fingerprint of its weights."""
+    sd = minisd.load("toyworld", device="cpu", dtype="float32")
+    return sd, torch.tensor(list(fingerprint(sd).encode()))
 
 
-def weights_of(sd: minisd.StableDiffusion) -> Tensor:
-    return torch.tensor(list(fingerprint(sd).encode()))
-
-
-def final_latents(sd: minisd.StableDiffusion, case: str) -> Tensor:
+def latents(sd: minisd.StableDiffusion, case: str) -> Tensor:
     *_, last = sd.steps(SCENE, **PLAIN | CASES[case])
-    return last.x_prev
+    return last.x_prev.contiguous()
 
 
 def pictures(sd: minisd.StableDiffusion) -> dict[str, Tensor]:
@@ -177,26 +172,19 @@ def differ(kind: str, new: Tensor, old: Tensor, tolerance: float) -> None:
     assert found <= tolerance, f"{kind}: {found:.2g} more than {tolerance:.2g}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def report() -> Iterator[None]:
-    yield
-    print(f"\nlargest differences, of {len(LARGEST)} kinds; those left out are 0:")
-    for kind, value in sorted(LARGEST.items(), key=lambda item: -item[1]):
-        if value:
-            print(f"  {value:.2g}  {kind}")
-
-
 @pytest.fixture(scope="module")
-def frozen() -> dict[str, Tensor]:
-    return (load_file(DATA / "frozen_trajectories.safetensors")
-            | load_file(DATA / "frozen_pictures.safetensors"))
+def frozen() -> Iterator[dict[str, Tensor]]:
+    yield (load_file(DATA / "frozen_trajectories.safetensors")
+           | load_file(DATA / "frozen_pictures.safetensors"))
+    seen = sorted(((value, kind) for kind, value in LARGEST.items() if value), reverse=True)
+    print("\nlargest differences; those left out are 0:",
+          *(f"  {value:.2g}  {kind}" for value, kind in seen), sep="\n")
 
 
 @pytest.fixture(scope="module")
 def sd(frozen) -> minisd.StableDiffusion:
-    model = toyworld()
-    assert torch.equal(weights_of(model), frozen["weights"]), (
-        "toyworld has other weights now: write the files anew")
+    model, weights = toyworld()
+    assert torch.equal(weights, frozen["weights"]), "other weights now: write the files anew"
     return model
 
 
@@ -211,22 +199,19 @@ def test_trajectories(frozen, name, eta, n) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_latents(frozen, sd, case) -> None:
-    differ(f"latents of {case}", final_latents(sd, case), frozen[case], LATENTS)
+    differ(f"latents of {case}", latents(sd, case), frozen[case], LATENTS)
 
 
 def test_pictures(frozen, sd) -> None:
     for name, new in pictures(sd).items():
         assert new.shape == frozen[name].shape
-        gap = int((new.int() - frozen[name].int()).abs().max())
-        LARGEST[f"{name}, levels"] = gap
-        assert gap <= LEVELS, name
+        assert (new.int() - frozen[name].int()).abs().max() <= LEVELS, name
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
-    model = toyworld()
+    model, weights = toyworld()
     save_file({key: value for name, eta in RUNS for n in STEPS
                for key, value in trajectories(name, eta, n).items()},
               DATA / "frozen_trajectories.safetensors")
-    latents = {case: final_latents(model, case).contiguous() for case in CASES}
-    save_file(latents | pictures(model) | {"weights": weights_of(model)},
-              DATA / "frozen_pictures.safetensors")
+    save_file({case: latents(model, case) for case in CASES} | pictures(model)
+              | {"weights": weights}, DATA / "frozen_pictures.safetensors")

@@ -7,16 +7,18 @@ Left out, because there diffusers does something else:
   not made yet, as if they were zero.
 """
 
-import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import parity
 import pytest
 import torch
 from parity import relative_error, scheduler, scramble
 from PIL import Image
 
 import minisd
+from minisd.config import V1
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SAMPLERS
 from minisd.toyworld.training import tokenizer as words
@@ -29,29 +31,23 @@ CONTRAST = 3.0                              # a random decoder alone paints near
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory) -> Any:
     """A small pipeline of v1's topology; no two of its sizes alike where v1's differ."""
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTokenizer
 
     folder = tmp_path_factory.mktemp("vocabulary")
     words.save(folder, words.learn_merges([PROMPT, NEGATIVE], 30), [])
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    end = len(tokenizer) - 1
-    text_encoder = CLIPTextModel(CLIPTextConfig(
-        vocab_size=end + 1, hidden_size=72, intermediate_size=288, num_hidden_layers=3,
-        num_attention_heads=4, bos_token_id=end - 1, eos_token_id=end, pad_token_id=end))
-    unet = UNet2DConditionModel(sample_size=64, block_out_channels=(32, 64, 96, 96),
-                                attention_head_dim=8, cross_attention_dim=72)
-    vae = AutoencoderKL(block_out_channels=(32, 64, 64, 96), layers_per_block=2,
-                        latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4)
-    with torch.no_grad():
-        for i, network in enumerate((text_encoder, unet, vae)):
-            scramble(network.eval(), seed=i)
-        vae.decoder.conv_out.weight *= CONTRAST
+    networks = {
+        "text_encoder": parity.clip_text(replace(V1.text, vocab_size=len(tokenizer), width=72,
+                                                 layers=3, heads=4)),
+        "unet": parity.unet(replace(V1.unet, channels=(32, 64, 96, 96), context_dim=72)),
+        "vae": parity.vae(replace(V1.vae, channels=(32, 64, 64, 96)))}
+    for i, network in enumerate(networks.values()):
+        scramble(network.eval(), seed=i)
+    networks["vae"].decoder.conv_out.weight *= CONTRAST
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
-        scheduler=scheduler("ddim"), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False)
+        **networks, tokenizer=tokenizer, scheduler=scheduler("ddim"), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -113,7 +109,7 @@ def test_the_seed_alone(theirs, ours) -> None:
 def test_image_to_image(theirs, ours, picture, sampler, strength) -> None:
     from diffusers import StableDiffusionImg2ImgPipeline
 
-    pipe = StableDiffusionImg2ImgPipeline(**copy.copy(theirs.components),
-                                          requires_safety_checker=False)
+    pipe = StableDiffusionImg2ImgPipeline(
+        **theirs.components | {"scheduler": scheduler("ddim")}, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     assert_same_picture(ours, pipe, sampler, image=picture, strength=strength)
