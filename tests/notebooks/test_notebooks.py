@@ -2,8 +2,8 @@
 
 To run notebooks and store them with their outputs:
 
-    python tests/test_notebooks.py                      # all of them
-    python tests/test_notebooks.py 00_quickstart solutions/03_tokenization
+    python tests/notebooks/test_notebooks.py                      # all of them
+    python tests/notebooks/test_notebooks.py 00_quickstart solutions/03_tokenization
 
 The ordinary tests run the first one; the slow ones run all, and run them on a model of v1's shape.
 """
@@ -23,14 +23,13 @@ from nbformat import NotebookNode
 
 from minisd.checkpoints.places import SHIPPED as TOYWORLD
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SOLUTIONS = sorted(f"solutions/{path.stem}" for path in (FOLDER / "solutions").glob("*.ipynb"))
 MODEL = os.environ.get("MINISD_MODEL", "toyworld")
 SHIPPED = (TOYWORLD / "unet.safetensors").is_file()
 
 MEGABYTE = 1_000_000
-MOST_LINES = 20
 CELL_SECONDS = 600              # for one cell on a busy machine
 SECONDS, LONG_SECONDS = 60, {"15_training": 180}    # for one notebook on two idle cores
 BUSY = float(os.environ.get("MINISD_BUSY", 6))      # how much longer a shared machine may take
@@ -169,18 +168,13 @@ def test_as_a_web_page_it_shows_every_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
-def test_its_pages_follow_the_style(name: str) -> None:
+def test_its_pages_have_one_title_and_no_dead_links(name: str) -> None:
     notebook = read(name)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert len(re.findall("^# ", prose, re.MULTILINE)) == 1
-    assert not re.search(r"\b(simply|just|obviously)\b", prose, re.IGNORECASE)
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
         assert (FOLDER / name).parent.joinpath(target).exists(), f"dead link to {target}"
-    for cell in code_cells(notebook):
-        assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
-        assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), "classes belong in minisd"
-        assert "pyplot" not in cell.source, "pictures come from minisd.figures"
-        assert not HOME_PATH.search(cell.source)
+    assert not any(HOME_PATH.search(cell.source) for cell in code_cells(notebook))
 
 
 def test_paths_of_a_machine_are_recognised() -> None:
