@@ -62,12 +62,8 @@ TOWER: Rules = [
     (r"out_proj", "to_out"),
     (r"\.layer_norm([12])", r".norm\1"),
     (r"final_layer_norm", "final_norm"),
-    (r"pre_layrnorm", "pre_norm"),          # sic
-    (r"post_layernorm", "post_norm"),
 ]
-ONE_TOWER: Rules = [(r"^(text|vision)_model\.", "")] + TOWER   # no prefix since transformers 5.6
-BOTH_TOWERS: Rules = [(r"^text_model", "text"), (r"^vision_model", "image"),
-                      (r"visual_projection", "image_projection")] + TOWER
+TEXT: Rules = [(r"^text_model\.", ""), *TOWER]      # no prefix since transformers 5.6
 
 
 def scramble(module: nn.Module, *, quiet: bool = False, seed: int = 0) -> None:
@@ -143,34 +139,22 @@ def vae(config: VAEConfig) -> nn.Module:
         latent_channels=config.latent_channels)
 
 
-def _transformer(config: TextConfig | ImageTowerConfig) -> dict[str, Any]:
-    shared = {"hidden_size": config.width, "intermediate_size": 4 * config.width,
-              "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-              "hidden_act": "quick_gelu"}
+def transformer(config: TextConfig | ImageTowerConfig) -> dict[str, Any]:
+    """The sizes of one of CLIP's towers, as transformers calls them."""
+    sizes = {"hidden_size": config.width, "intermediate_size": 4 * config.width,
+             "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+             "hidden_act": "quick_gelu"}
     if isinstance(config, ImageTowerConfig):
-        return shared | {"image_size": config.image_size, "patch_size": config.patch_size}
+        return sizes | {"image_size": config.image_size, "patch_size": config.patch_size}
     end = config.vocab_size - 1
-    return shared | {"vocab_size": end + 1, "max_position_embeddings": config.max_length,
-                     "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
+    return sizes | {"vocab_size": end + 1, "max_position_embeddings": config.max_length,
+                    "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
 
 
 def clip_text(config: TextConfig) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(**_transformer(config)))
-
-
-def clip_image(config: ImageTowerConfig) -> nn.Module:
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    return CLIPVisionModel(CLIPVisionConfig(**_transformer(config)))
-
-
-def clip(text: TextConfig, image: ImageTowerConfig) -> nn.Module:
-    from transformers import CLIPConfig, CLIPModel
-
-    return CLIPModel(CLIPConfig(text_config=_transformer(text), vision_config=_transformer(image),
-                                projection_dim=image.projection_dim))
+    return CLIPTextModel(CLIPTextConfig(**transformer(config)))
 
 
 def scheduler(name: str) -> Any:

@@ -26,7 +26,7 @@ def prompts(config: TextConfig) -> Tensor:
 def test_like_transformers(tiny: Config, quiet: bool) -> None:
     ours, theirs = CLIPTextTransformer(tiny.text), parity.clip_text(tiny.text)
     scramble(ours, quiet=quiet)
-    copy_weights(ours, theirs, parity.ONE_TOWER)
+    copy_weights(ours, theirs, parity.TEXT)
     for ids in (prompts(tiny.text), torch.randint(tiny.text.vocab_size, (4, 6))):
         expected = theirs(ids).last_hidden_state
         assert expected.shape == (4, ids.shape[1], tiny.text.width)

@@ -45,6 +45,7 @@ def theirs(tmp_path_factory) -> Any:
     for i, network in enumerate(networks.values()):
         scramble(network.eval(), seed=i)
     networks["vae"].decoder.conv_out.weight *= CONTRAST
+    networks["unet"].register_to_config(sample_size=64)
     pipe = StableDiffusionPipeline(
         **networks, tokenizer=tokenizer, scheduler=scheduler("ddim"), safety_checker=None,
         feature_extractor=None, requires_safety_checker=False)
