@@ -4,9 +4,9 @@
         sd.text_to_image("a red car")
     heat = word_maps(record, 3, size=(16, 16))                  # where "car" (token 3) was read
 
-Both are context managers that put listeners on the taps of attention.py and take them off again,
-whatever happens inside. The attention then runs the explicit formula instead of the fused kernel,
-so results differ by rounding. One inside the other they work in the order they were entered.
+Both are context managers that add listeners to the attentions and take them off again, whatever
+happens inside. The attention then runs the explicit formula instead of the fused kernel, so
+results differ by rounding. One inside the other they work in the order they were entered.
 """
 
 import threading
@@ -23,7 +23,6 @@ from minisd.attention import Attention
 
 KINDS = {"self_attn": "self", "cross_attn": "cross"}        # the last part of an attention's name
 
-Listener = Callable[[Tensor], Tensor | None]
 # Weights (b, heads, n, m) and the layer's name -> what takes their place, or None
 Edit = Callable[[Tensor, str], Tensor | None]
 
@@ -50,13 +49,13 @@ def attention_layers(network: nn.Module, kind: str | None = "cross", layers: Seq
     layers = (layers,) if isinstance(layers, str) else layers
     every = {name: module for name, module in network.named_modules()
              if isinstance(module, Attention)}
-    found = {name: module for name, module in every.items()
-             if kind in (None, kind_of(name))
-             and (not layers or any(f"{name}.".startswith(f"{start}.") for start in layers))}
-    if not found:
+    chosen = {name: module for name, module in every.items()
+              if kind in (None, kind_of(name))
+              and (not layers or any(f"{name}.".startswith(f"{start}.") for start in layers))}
+    if not chosen:
         raise ValueError(f"no attention of kind {kind} at {', '.join(layers) or 'all'}: this "
                          f"network has {', '.join(every) or 'none'}")
-    return found
+    return chosen
 
 
 def kind_of(name: str) -> str:
@@ -77,17 +76,13 @@ def record_attention(network: nn.Module, *, kind: str | None = "cross",
     record: list[AttentionMap] = []
     calls: Counter[str] = Counter()
 
-    def listener(name: str) -> Listener:
-        def listen(weights: Tensor) -> None:
-            kept = weights.detach()[_first(weights, rows):]
-            kept = kept.mean(1) if mean_of_heads else kept
-            record.append(AttentionMap(name, kind_of(name), calls[name],
-                                       kept.to("cpu", torch.float16)))
-            calls[name] += 1
+    def hear(weights: Tensor, layer: str) -> None:
+        kept = weights.detach().mean(1) if mean_of_heads else weights.detach()
+        record.append(AttentionMap(layer, kind_of(layer), calls[layer],
+                                   kept.to("cpu", torch.float16)))
+        calls[layer] += 1
 
-        return listen
-
-    with _listening(network, kind, layers, listener):
+    with _listening(network, hear, kind, layers, rows):
         yield record
 
 
@@ -97,37 +92,36 @@ def edit_attention(network: nn.Module, edit: Edit, *, kind: str | None = "cross"
     """Let `edit(weights, layer)` replace weights in every call made inside the `with`.
 
     It gets (b, heads, n, m) and returns as much, or None to leave them; see scale_word.
-    kind, layers: see attention_layers. rows: hand over only so many, from the batch's end, as in
-    record_attention.
+    kind, layers, rows: see record_attention.
     """
-    def listener(name: str) -> Listener:
-        def listen(weights: Tensor) -> Tensor | None:
-            first = _first(weights, rows)
-            replaced = edit(weights[first:].clone(), name)
-            if replaced is None:
-                return None
-            if replaced.shape != weights[first:].shape:
-                raise ValueError(f"the edit of {name} returned weights of shape "
-                                 f"{tuple(replaced.shape)}, expected "
-                                 f"{tuple(weights[first:].shape)}")
-            return torch.cat([weights[:first], replaced.to(weights)])
+    def hear(weights: Tensor, layer: str) -> Tensor | None:
+        replaced = edit(weights.clone(), layer)
+        if replaced is not None and replaced.shape != weights.shape:
+            raise ValueError(f"the edit of {layer} returned weights of shape "
+                             f"{tuple(replaced.shape)}, expected {tuple(weights.shape)}")
+        return replaced
 
-        return listen
-
-    with _listening(network, kind, layers, listener):
+    with _listening(network, hear, kind, layers, rows):
         yield
 
 
 @contextmanager
-def _listening(network: nn.Module, kind: str | None, layers: Sequence[str],
-               listener: Callable[[str], Listener]) -> Iterator[None]:
-    """Listen to what this thread computes: a widget may use the same network beside it."""
+def _listening(network: nn.Module, hear: Edit, kind: str | None, layers: Sequence[str],
+               rows: int | None) -> Iterator[None]:
+    """Let `hear` have what this thread computes: a widget may use the same network beside it."""
     here = threading.get_ident()
 
-    def only_here(listen: Listener) -> Listener:
-        return lambda weights: listen(weights) if threading.get_ident() == here else None
+    def listener(name: str) -> Callable[[Tensor], Tensor | None]:
+        def listen(weights: Tensor) -> Tensor | None:
+            if threading.get_ident() != here:
+                return None
+            first = 0 if rows is None else max(0, len(weights) - rows)
+            replaced = hear(weights[first:], name)
+            return None if replaced is None else torch.cat([weights[:first], replaced.to(weights)])
 
-    added = [(module.listeners, only_here(listener(name)))
+        return listen
+
+    added = [(module.listeners, listener(name))
              for name, module in attention_layers(network, kind, layers).items()]
     try:
         for listeners, mine in added:
@@ -137,11 +131,6 @@ def _listening(network: nn.Module, kind: str | None, layers: Sequence[str],
         for listeners, mine in added:
             if mine in listeners:
                 listeners.remove(mine)
-
-
-def _first(weights: Tensor, rows: int | None) -> int:
-    """Where the last `rows` of the batch begin."""
-    return 0 if rows is None else max(0, len(weights) - rows)
 
 
 def scale_word(token_index: int | Sequence[int], factor: float) -> Edit:
@@ -165,18 +154,18 @@ def word_maps(record: Iterable[AttentionMap], token_index: int | Sequence[int],
     conditional half of a guided run of one picture. To see one layer or one step, select its maps:
     [m for m in record if m.call == 7]. The values are shares of a cell's attention, 0 .. 1.
     """
-    found = []
+    maps = []
     for entry in record:
         if entry.kind == "cross":
             weights = entry.weights[row].float()
             weights = weights.mean(0) if weights.ndim == 3 else weights         # n m
             share = weights[:, _tokens(token_index, weights)].sum(1)
             coarse = share.view(1, 1, *_level_size(len(share), size))
-            found.append(F.interpolate(coarse, size, mode="bilinear")[0, 0])
-    if not found:
+            maps.append(F.interpolate(coarse, size, mode="bilinear")[0, 0])
+    if not maps:
         raise ValueError("the record holds no cross-attention: record with kind='cross', and run "
                          "the network inside the `with`")
-    return torch.stack(found).mean(0)
+    return torch.stack(maps).mean(0)
 
 
 def _tokens(token_index: int | Sequence[int], weights: Tensor) -> list[int]:

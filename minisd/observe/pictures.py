@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from minisd.images import to_pil
 from minisd.observe.png import save_png
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:                   # a command that refuses its input need not wait for torch
     from torch import Tensor
 
 DRAWN = 4096                    # colours at most in a drawing; pictures have more
@@ -41,6 +40,8 @@ def grid(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Ima
 
 def save_grid(path: str | Path, images: Tensor, columns: int) -> None:
     """(b, 3, h, w), about [-1, 1] -> one PNG file."""
+    from minisd.images import to_pil
+
     save_png(grid(to_pil(images), columns), path)
 
 

@@ -9,8 +9,9 @@ networks built under `torch.device("meta")`, where tensors have shapes but no me
     print(summary(sd))
     print(cost_table(cost(sd)))
 
-One FLOP is one multiplication or one addition. Convolutions, matrix products and attention are
-counted; biases, norms, activations and the softmax are not: they cost time, but few operations.
+FLOPs are those of torch's own counter: one is one multiplication or one addition, so a product of
+matrices (n, k) and (k, m) takes 2 n k m. Convolutions, matrix products and attention are counted;
+biases, norms, activations and the softmax are not: they cost time, but few operations.
 """
 
 from collections import Counter
@@ -21,10 +22,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from minisd.attention import Attention, FeedForward, SpatialTransformer, TransformerBlock
 from minisd.clip import MLP, CLIPTextTransformer, TransformerLayer
 from minisd.config import Config, TextConfig
+from minisd.observe.tables import aligned
 from minisd.pipeline import StableDiffusion
 from minisd.resblock import Downsample, ResBlock, TimestepEmbedding, Upsample
 from minisd.unet import UNet
@@ -32,18 +35,17 @@ from minisd.vae import VAE, CellAttention
 
 # What `cost` has one row for. All else is a row by itself if it is a single layer, and is looked
 # into if it is not.
-BLOCKS = (ResBlock, SpatialTransformer, CellAttention, TransformerLayer, TimestepEmbedding, Downsample,
-          Upsample)
+BLOCKS = (ResBlock, SpatialTransformer, CellAttention, TransformerLayer, TimestepEmbedding,
+          Downsample, Upsample)
 # What `summary` counts, in the order in which it is shown.
 LAYERS = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.Embedding, *BLOCKS,
           TransformerBlock, Attention, FeedForward, MLP)
 HALVES = {"quant_conv": "encoder", "post_quant_conv": "decoder"}    # of the VAE, and whose they are
-STEPS = 50                      # of a picture, where info() adds up its cost
+
+NETWORKS = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 
 Network = UNet | VAE | CLIPTextTransformer
-Row = Sequence[str | int]               # of a table
 Shape = tuple[int, ...]
-Shapes = dict[nn.Module, Shape]         # of what each module returned, in the order of returning
 
 
 # What a model is
@@ -82,17 +84,17 @@ class Summary:
         return sum(array.parameters for array in self.arrays)
 
     def __str__(self) -> str:
-        rows: list[Row] = [("  " * bool(p.inside) + p.name, p.arrays, p.parameters,
-                            f"{p.parameters / self.parameters:.1%}") for p in self.parts.values()]
-        rows.append(("total", len(self.arrays), self.parameters, "100.0%"))
-        split = {p.inside for p in self.parts.values()}
-        apart = [p for p in self.parts.values() if p.name not in split]
-        layers: list[Row] = [(kind, *(p.layers.get(kind, 0) for p in apart), count)
-                             for kind, count in self.layers.items()]
+        shares = [("  " * bool(part.inside) + part.name, part.arrays, part.parameters,
+                   f"{part.parameters / self.parameters:.1%}") for part in self.parts.values()]
+        split = {part.inside for part in self.parts.values()}
+        apart = [part for part in self.parts.values() if part.name not in split]
+        layers = [(kind, *(part.layers.get(kind, 0) for part in apart), count)
+                  for kind, count in self.layers.items()]
         return "\n\n".join([
             f"{self.model}: {self.parameters:,} parameters in {len(self.arrays):,} arrays",
-            _table(("part", "arrays", "parameters", "share"), rows),
-            _table(("layers", *(p.name for p in apart), "total"), layers)])
+            aligned([("part", "arrays", "parameters", "share"), *shares,
+                     ("total", len(self.arrays), self.parameters, "100.0%")]),
+            aligned([("layers", *(part.name for part in apart), "total"), *layers])])
 
 
 def summary(model: nn.Module) -> Summary:
@@ -106,7 +108,7 @@ def summary(model: nn.Module) -> Summary:
     if not arrays:
         raise ValueError(f"{type(model).__name__} has no parameters to count: pass a network")
     layers = [(name, type(module).__name__) for name, module in model.named_modules()
-              if name and _is_layer(module)]
+              if name and (isinstance(module, LAYERS) or list(module.parameters(recurse=False)))]
     parts = {}
     for part in dict.fromkeys(part for array in arrays for part in _parts_of(array.name)):
         own = [array for array in arrays if part in _parts_of(array.name)]
@@ -115,16 +117,11 @@ def summary(model: nn.Module) -> Summary:
     return Summary(type(model).__name__, arrays, parts, _count(kind for _, kind in layers))
 
 
-def _is_layer(module: nn.Module) -> bool:
-    """Of a known type, or of another that holds parameters itself."""
-    return isinstance(module, LAYERS) or bool(list(module.parameters(recurse=False)))
-
-
 def _count(kinds: Iterable[str]) -> dict[str, int]:
     """How many of each, in the order of LAYERS; others follow by name."""
-    found = Counter(kinds)
-    order = dict.fromkeys([kind.__name__ for kind in LAYERS] + sorted(found))
-    return {kind: found[kind] for kind in order if found[kind]}
+    counts = Counter(kinds)
+    order = dict.fromkeys([kind.__name__ for kind in LAYERS] + sorted(counts))
+    return {kind: counts[kind] for kind in order if counts[kind]}
 
 
 def _parts_of(name: str) -> list[tuple[str, str]]:
@@ -170,58 +167,58 @@ def cost(model: StableDiffusion | Network, *, latent_size: tuple[int, int] | Non
     with torch.device("meta"), torch.no_grad():
         blank = build(model.config)
         if not isinstance(blank, StableDiffusion):
-            return list(_measure(blank, "", latent_size, tokens, batch))
+            return _measure(blank, "", latent_size, tokens, batch)
         side = blank.config.image_size // blank.config.vae.downscale
-        latent_size = (side, side) if latent_size is None else latent_size
-        tokens = blank.config.text.max_length if tokens is None else tokens
-        networks: dict[str, Network] = {"text_encoder.": blank.text_encoder, "unet.": blank.unet,
-                                        "vae.": blank.vae}
-        return [row for prefix, network in networks.items()
-                for row in _measure(network, prefix, latent_size, tokens, batch)]
+        return [row for name in NETWORKS.values() for row in _measure(
+            getattr(blank, name), f"{name}.", latent_size or (side, side),
+            blank.config.text.max_length if tokens is None else tokens, batch)]
 
 
 def _measure(network: Network, prefix: str, latent_size: tuple[int, int] | None,
-             tokens: int | None, batch: int) -> Iterator[BlockCost]:
+             tokens: int | None, batch: int) -> list[BlockCost]:
     """The blocks of one network on the meta device."""
-    shapes: Shapes = {}
+    names, shapes, flops = {block: name for name, block in _blocks(network)}, {}, Counter()
+    with FlopCounterMode(display=False) as counter:
+        def begin(block: nn.Module, inputs: Any) -> None:
+            flops[block] -= counter.get_total_flops()
 
-    def note(module: nn.Module, arguments: Any, output: Tensor) -> None:
-        shapes[module] = tuple(output.shape)
+        def end(block: nn.Module, inputs: Any, output: Tensor) -> None:
+            flops[block] += counter.get_total_flops()
+            shapes[block] = tuple(output.shape)
 
-    for module in network.modules():
-        module.register_forward_hook(note)
-    _run(network, latent_size, tokens, batch)
-    order = {module: i for i, module in enumerate(shapes)}
-    for name, block in sorted(_blocks(network), key=lambda pair: order.get(pair[1], -1)):
-        part = _parts_of(name)[0][0] if isinstance(network, VAE) else (
-            "unet" if isinstance(network, UNet) else "text_encoder")
-        yield BlockCost(part, prefix + name, type(block).__name__, shapes.get(block),
-                        sum(p.numel() for p in block.parameters()),
-                        sum(_flops(layer, shapes) for layer in block.modules()))
+        for block in names:
+            block.register_forward_pre_hook(begin)
+            block.register_forward_hook(end)
+        _run(network, latent_size, tokens, batch)
+    not_called = [block for block in names if block not in shapes]
+    return [BlockCost(_parts_of(f"{NETWORKS[type(network)]}.{names[block]}")[-1][0],
+                      prefix + names[block], type(block).__name__, shapes.get(block),
+                      sum(p.numel() for p in block.parameters()), flops[block])
+            for block in (*not_called, *shapes)]
 
 
 def _run(network: Network, latent_size: tuple[int, int] | None, tokens: int | None,
          batch: int) -> None:
     """One pass over inputs of these sizes; for the VAE, one each way."""
     if isinstance(network, CLIPTextTransformer):
-        tokens = network.config.max_length if tokens is None else tokens
         latent_size = (1, 1)                # which it never sees
+        tokens = network.config.max_length if tokens is None else tokens
     if latent_size is None:
         raise ValueError(f"latent_size is missing: a {type(network).__name__} by itself takes any, "
                          f"pass (h, w), such as (64, 64) for v1's pictures of 512 x 512")
-    tokens = TextConfig.max_length if tokens is None else tokens
-    if min(batch, tokens, *latent_size) < 1:
+    (h, w), tokens = latent_size, TextConfig.max_length if tokens is None else tokens
+    if min(batch, tokens, h, w) < 1:
         raise ValueError(f"batch, tokens and latent_size must be at least 1, got {batch}, "
                          f"{tokens} and {latent_size}")
     if isinstance(network, CLIPTextTransformer):
         network(torch.zeros(batch, tokens, dtype=torch.long))
     elif isinstance(network, UNet):
-        network(torch.empty(batch, network.config.latent_channels, *latent_size),
-                torch.empty(batch), torch.empty(batch, tokens, network.config.context_dim))
+        network(torch.empty(batch, network.config.latent_channels, h, w), torch.empty(batch),
+                torch.empty(batch, tokens, network.config.context_dim))
     else:
-        h, w = (network.config.downscale * side for side in latent_size)
-        network.encode(torch.empty(batch, network.config.image_channels, h, w))
-        network.decode(torch.empty(batch, network.config.latent_channels, *latent_size))
+        f = network.config.downscale
+        network.encode(torch.empty(batch, network.config.image_channels, f * h, f * w))
+        network.decode(torch.empty(batch, network.config.latent_channels, h, w))
 
 
 def _blocks(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -234,18 +231,6 @@ def _blocks(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
         yield from _blocks(inner, f"{name}.{child}" if name else child)
 
 
-def _flops(layer: nn.Module, shapes: Shapes) -> int:
-    """Of this layer alone, without those inside it. A multiply and its add are two."""
-    if isinstance(layer, nn.Conv2d):        # a value out is a sum of c_in * k * k products
-        return 2 * prod(shapes[layer]) * layer.weight[0].numel()
-    if isinstance(layer, nn.Linear):
-        return 2 * prod(shapes[layer]) * layer.in_features
-    if isinstance(layer, Attention):        # q k^T, then weights v: b n d sums of m products each
-        m = shapes[layer.to_k][1]
-        return 2 * 2 * prod(shapes[layer]) * m
-    return 0
-
-
 # As text
 
 def cost_table(rows: Sequence[BlockCost]) -> str:
@@ -253,20 +238,20 @@ def cost_table(rows: Sequence[BlockCost]) -> str:
     tables = []
     for part in dict.fromkeys(row.part for row in rows):
         own = [row for row in rows if row.part == part]
-        total = sum(row.flops for row in own)
-        lines: list[Row] = [
-            (row.name, row.kind, _sides(row.output_shape), row.parameters,
-             f"{row.flops / 1e6:,.1f}", f"{row.flops / max(total, 1):.1%}") for row in own]
-        lines.append(("total", "", _sides(own[-1].output_shape), sum(r.parameters for r in own),
-                      f"{total / 1e6:,.1f}", "100.0%"))
-        tables.append(_table((part, "type", "output", "parameters", "MFLOP", "share"), lines))
+        total = BlockCost(part, "total", "", own[-1].output_shape, sum(r.parameters for r in own),
+                          sum(row.flops for row in own))
+        tables.append(aligned([
+            (part, "type", "output", "parameters", "MFLOP", "share"),
+            *((row.name, row.kind, _sides(row.output_shape), row.parameters,
+               f"{row.flops / 1e6:,.1f}", f"{row.flops / max(total.flops, 1):.1%}")
+              for row in (*own, total))], left=(0, 1)))
     return "\n\n".join(tables)
 
 
 def array_table(arrays: Sequence[Array]) -> str:
     """One line for each array."""
-    return _table(("array", "shape", "parameters"),
-                  [(array.name, _sides(array.shape), array.parameters) for array in arrays])
+    return aligned([("array", "shape", "parameters"),
+                    *((array.name, _sides(array.shape), array.parameters) for array in arrays)])
 
 
 def info(config: Config, *, arrays: bool = False) -> str:
@@ -276,13 +261,13 @@ def info(config: Config, *, arrays: bool = False) -> str:
     """
     with torch.device("meta"):
         sd = StableDiffusion(config)
-    content, rows, factor = summary(sd), cost(sd), config.vae.downscale
+    content, rows = summary(sd), cost(sd)
     flops: Counter[str] = Counter()
     for row in rows:
         flops[row.part] += row.flops
     picture = (config.vae.image_channels, config.image_size, config.image_size)
-    latents = (config.vae.latent_channels, *(side // factor for side in picture[1:]))
-    passes = {"text_encoder": 2, "unet": 2 * STEPS, "decoder": 1}
+    latents = (config.vae.latent_channels, *(side // config.vae.downscale for side in picture[1:]))
+    passes = {"text_encoder": 2, "unet": 2 * config.steps, "decoder": 1}
     total = sum(n * flops[part] for part, n in passes.items())
     sizes = [
         f"prompt     {config.text.max_length} tokens of {config.text.vocab_size:,} -> "
@@ -291,7 +276,7 @@ def info(config: Config, *, arrays: bool = False) -> str:
         f"latents    {_sides(latents)} = {prod(latents):,} numbers, "
         f"{prod(picture) / prod(latents):g} times fewer",
         f"one pass   {', '.join(f'{part} {_flop(flops[part])}' for part in flops)}",
-        f"a picture  of {STEPS} guided steps: "
+        f"a picture  of {config.steps} guided steps: "
         f"{' + '.join(f'{n} x {part}' for part, n in passes.items())} = {_flop(total)}"]
     texts = [config.name + "\n" + "\n".join(sizes), str(content), cost_table(rows)]
     return "\n\n".join(texts + [array_table(content.arrays)] * arrays)
@@ -305,14 +290,3 @@ def _flop(count: int) -> str:
 
 def _sides(shape: Shape | None) -> str:
     return "-" if shape is None else " x ".join(map(str, shape))
-
-
-def _table(header: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns as wide as they must be: names to the left, what ends in digits to the right."""
-    texts = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
-    right = [all(not cell or cell[-1] in "0123456789%-" for cell in column[1:]) and i > 0
-             for i, column in enumerate(zip(header, *texts, strict=True))]
-    return "\n".join("  ".join(cell.rjust(width) if flush else cell.ljust(width) for
-                               cell, width, flush in zip(line, widths, right, strict=True)).rstrip()
-                     for line in [list(header), *texts])

@@ -10,34 +10,44 @@ decoded pictures of some. On disk it is one safetensors file: stacked tensors, a
 JSON with all plain numbers and a checksum.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from minisd.checkpoints.weights import identity
+from minisd.checkpoints.untrusted import Refused, reading, shown
 from minisd.diffusion import StepCoefficients
-from minisd.observe import files, preview
+from minisd.observe import preview
 from minisd.observe.attention_maps import AttentionMap, record_attention
+from minisd.observe.files import written_whole
 from minisd.observe.pictures import grid
-from minisd.pipeline import StableDiffusion
+from minisd.observe.reading import MOST_PIXELS
 from minisd.samplers import SampleStep
 from minisd.settings import Run, Settings, plan
 
+if TYPE_CHECKING:                   # replaying needs no network
+    from minisd.pipeline import StableDiffusion
+
 FORMAT_KEY = "minisd_trace"     # in the file's metadata, beside "data" and "sha256"
-FORMAT = 1                      # counts up when older programs could no longer read it
+FORMAT = "1"                    # counts up when older programs could no longer read it
 PER_STEP = ("eps", "eps_uncond", "eps_cond", "x0")      # stacked on disk; x_t and x_prev are one
+# What the header holds at least; [form] is a list of as many as there are.
+COEFFICIENTS = {"x_t": float, "eps": float, "noise": float, "ahead": float, "past": [float]}
+STEP = {"index": int, "total": int, "t": float, "evaluations": int, "coefficients": COEFFICIENTS}
+HEADER = {"about": dict, "enlarge": int, "steps": [STEP], "attention": [list]}
 
 Decoded = Literal["snapshots", "all", "none"]
 Pictures = tuple[list[Image.Image], list[Image.Image]]  # of x_t and of x0, one per batch row
@@ -79,7 +89,7 @@ class Trace:
 
     about: what was asked for, and of which model, as JSON holds it. factors: (c + 1, 3), see
     preview.py. pictures: decoded ones, by the number of steps done. attention: one entry per step
-    and layer, `call` being the step's index (see taps.py).
+    and layer, `call` being the step's index (see attention_maps.py).
     """
 
     steps: tuple[SampleStep, ...]
@@ -90,26 +100,27 @@ class Trace:
     attention: tuple[AttentionMap, ...] = ()
 
     @classmethod
-    def record(cls, run: Iterable[SampleStep], maps: Iterable[AttentionMap] = ()) -> "Trace":
+    def record(cls, run: Iterable[SampleStep], maps: Iterable[AttentionMap] = ()) -> Trace:
         """Consume a run, such as sd.steps(...). maps: a list that record_attention fills meanwhile.
 
         Raises ValueError for a run without steps.
         """
-        steps = tuple(_on_cpu(step) for step in run)
+        steps = tuple(replace(step, **{name: value.cpu() for name, value in vars(step).items()
+                                       if isinstance(value, Tensor)}) for step in run)
         if not steps:
             raise ValueError("this run has no steps to record: with a reference picture, take a "
                              "larger strength")
         if not all(torch.equal(a.x_prev, b.x_t) for a, b in pairwise(steps)):
             raise ValueError("these are not the steps of one run: a step has to start where the "
                              "one before it ended")
-        # Some samplers look ahead: of a step's calls the first is the one at its own x_t.
+        # Some samplers predict twice: of a step's calls the first is the one at its own x_t.
         firsts = {call: step.index for call, step in
                   zip([0, *(step.evaluations for step in steps)], steps, strict=False)}
         return cls(steps, attention=tuple(replace(entry, call=firsts[entry.call])
                                           for entry in maps if entry.call in firsts))
 
     def with_pictures(self, decode: Callable[[Tensor], list[Image.Image]], marks: Iterable[int]
-                      ) -> "Trace":
+                      ) -> Trace:
         """The same, with x_t and x0 decoded at these numbers of steps done."""
         pictures = {}
         for done in marks:
@@ -132,8 +143,6 @@ class Trace:
         """(b, c, h, w), the result."""
         return self.steps[-1].x_prev
 
-    # Looking at it
-
     def at(self, done: int) -> tuple[float, Tensor, Tensor]:
         """t, x_t and x0 after `done` steps; at the end both are the result."""
         if done == len(self.steps):
@@ -147,26 +156,24 @@ class Trace:
         At 0 %, x_t is the starting noise and x0 the first prediction; at 100 % both are the
         result. Raises ValueError for a ratio outside (0, 1].
         """
-        return [self._after(done) for done in snapshot_marks(len(self.steps), ratio)]
-
-    def _after(self, done: int) -> Snapshot:
-        t, x_t, x0 = self.at(done)
-        recorded = self.pictures.get(done)
-        noisy, clean = ((_side_by_side(row) for row in recorded) if recorded
-                        else (self.preview(x_t), self.preview(x0)))
-        return Snapshot(done, len(self.steps), t, x_t, x0, noisy, clean, recorded is not None)
+        snapshots = []
+        for done in snapshot_marks(len(self), ratio):
+            (t, x_t, x0), decoded = self.at(done), self.pictures.get(done)
+            shown = ([grid(row, len(row)) for row in decoded] if decoded else
+                     [self.preview(x_t), self.preview(x0)])
+            snapshots.append(Snapshot(done, len(self), t, x_t, x0, *shown, decoded is not None))
+        return snapshots
 
     def preview(self, step: int | Tensor) -> Image.Image:
         """The linear preview of latents (b, c, h, w), or of the x0 of step number `step`."""
         latents = step if isinstance(step, Tensor) else self.steps[step].x0
         factors = preview.plain_factors(latents.shape[1]) if self.factors is None else self.factors
-        return _side_by_side(preview.to_pictures(latents, factors, self.enlarge))
+        return grid(preview.to_pictures(latents, factors, self.enlarge), len(latents))
 
     # On disk
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all."""
-        path = Path(path)
         tensors = {"latents": torch.stack([s.x_t for s in self.steps] + [self.latents])}
         for name in PER_STEP:
             values = [getattr(step, name) for step in self.steps]
@@ -184,69 +191,83 @@ class Trace:
             "steps": [{"index": s.index, "total": s.total, "t": s.t, "evaluations": s.evaluations,
                        "coefficients": asdict(s.coefficients)} for s in self.steps],
             "attention": [[entry.layer, entry.kind, entry.call] for entry in self.attention]})
-        metadata = {FORMAT_KEY: str(FORMAT), "data": text, "sha256": _digest(text, tensors)}
-        with files.written_whole(path) as part:
-            save_file(tensors, part, metadata)
+        metadata = {FORMAT_KEY: FORMAT, "data": text, "sha256": _digest(text, tensors)}
+        with written_whole(Path(path)) as part:
+            part.write_bytes(safetensors.torch.save(tensors, metadata))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Trace":
+    def load(cls, path: str | Path) -> Trace:
         """The trace that `save` wrote, equal to the last bit; no model is needed.
 
         Raises FileNotFoundError, and ValueError for a file that is damaged or no trace.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no trace at {path}: check the path")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                version = metadata.get(FORMAT_KEY, "")
-                names = file.keys() if version == str(FORMAT) else []   # others are left alone
-                tensors = {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged, cut off, or no trace ({error}): expected a file "
-                             f"that Trace.save wrote") from error
-        if version.isdigit() and version != str(FORMAT):
-            raise ValueError(f"{path} is a trace of format {version}, this program reads {FORMAT}: "
-                             f"update minisd")
-        if not version:
-            raise ValueError(f"{path} is a safetensors file, but no trace: expected a file that "
-                             f"Trace.save wrote")
-        text = metadata.get("data", "")
-        if metadata.get("sha256") != _digest(text, tensors):
-            raise ValueError(f"{path} is damaged, its checksum is wrong: copy or record it again")
-        return cls._from_file(json.loads(text), tensors)
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no trace at {shown(path)}: check the path")
+        with reading(path, "trace"), safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            version, text = metadata.get(FORMAT_KEY, ""), metadata.get("data", "")
+            if version != FORMAT:
+                raise Refused(f"it is a trace of format {shown(version)}, this program reads "
+                              f"{FORMAT}: update minisd" if version else "it is a safetensors "
+                              "file, but no trace: expected a file that Trace.save wrote")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118
+            if metadata.get("sha256") != _digest(text, tensors):
+                raise ValueError("its checksum is wrong")
+            data = json.loads(text)
+            if not _fits(data, HEADER):
+                raise ValueError("its header is of another form")
+            return cls._from_file(data, tensors)
 
     @classmethod
-    def _from_file(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> "Trace":
-        latents, steps = tensors["latents"], []
+    def _from_file(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> Trace:
+        """Raises ValueError, or whatever, where header and tensors do not fit together."""
+        latents, steps, pictures = tensors["latents"], [], {}
+        (b, c, h, w), n = latents.shape[1:], len(data["steps"])
+        per_step = {name: tensors[name] for name in PER_STEP
+                    if name in tensors or name in ("eps", "x0")}
+        factors = tensors.get("factors")
+        if not (len(latents) == n + 1 > 1 and data["enlarge"] > 0
+                and h * w * data["enlarge"] ** 2 <= MOST_PIXELS
+                and all(x.shape == (n, b, c, h, w) for x in per_step.values())
+                and all(x.is_floating_point() for x in (latents, *per_step.values()))
+                and (factors is None or factors.shape == (c + 1, 3))):
+            raise ValueError("its tensors are not those of a run")
         for i, row in enumerate(data["steps"]):
-            eps, uncond, cond, x0 = (tensors[name][i] if name in tensors else None
-                                     for name in PER_STEP)
-            assert eps is not None and x0 is not None
-            past = tuple(row["coefficients"].pop("past"))
-            coefficients = StepCoefficients(**row["coefficients"], past=past)
-            steps.append(SampleStep(row["index"], row["total"], row["t"], latents[i], eps, uncond,
-                                    cond, x0, latents[i + 1], coefficients, row["evaluations"]))
-        pictures = {}
+            if not 0 <= row["index"] < row["total"]:
+                raise ValueError(f"its step {i + 1} has an impossible number")
+            of_step = {name: per_step[name][i] if name in per_step else None for name in PER_STEP}
+            parts = {name: row["coefficients"][name] for name in COEFFICIENTS}
+            coefficients = StepCoefficients(**parts | {"past": tuple(parts["past"])})
+            steps.append(SampleStep(row["index"], row["total"], row["t"], latents[i],
+                                    x_prev=latents[i + 1], coefficients=coefficients,
+                                    evaluations=row["evaluations"], **of_step))
         for name, pixels in tensors.items():
             if name.startswith("pictures."):
-                of_x_t, of_x0 = ([Image.fromarray(picture) for picture in row.numpy()]
-                                 for row in pixels)
-                pictures[int(name.removeprefix("pictures."))] = (of_x_t, of_x0)
-        attention = tuple(AttentionMap(layer, kind, call, tensors[f"attention.{i}"])
-                          for i, (layer, kind, call) in enumerate(data["attention"]))
-        return cls(tuple(steps), data["about"], tensors.get("factors"), data["enlarge"], pictures,
-                   attention)
+                noisy, clean = ([Image.fromarray(picture) for picture in row]
+                                for row in pixels.numpy())
+                done = int(name.removeprefix("pictures."))
+                if not (0 <= done <= n and len(noisy) == b and pixels.shape[-1] == 3):
+                    raise ValueError("its pictures are not those of its steps")
+                pictures[done] = noisy, clean
+        maps = tuple(AttentionMap(layer, kind, call, tensors[f"attention.{i}"])
+                     for i, (layer, kind, call) in enumerate(data["attention"]))
+        if not all(_fits([m.layer, m.kind], [str]) and _fits(m.call, int)
+                   and m.weights.ndim in (3, 4) for m in maps):
+            raise ValueError("its attention maps are not those of a network")
+        return cls(tuple(steps), data["about"], factors, data["enlarge"], pictures, maps)
 
 
-def _on_cpu(step: SampleStep) -> SampleStep:
-    uncond, cond = (None if eps is None else eps.cpu() for eps in (step.eps_uncond, step.eps_cond))
-    return replace(step, x_t=step.x_t.cpu(), eps=step.eps.cpu(), eps_uncond=uncond, eps_cond=cond,
-                   x0=step.x0.cpu(), x_prev=step.x_prev.cpu())
-
-
-def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    return grid(pictures, len(pictures))
+def _fits(value: Any, form: Any) -> bool:
+    """Whether a value out of JSON has the types that `form` names; what it has more is let pass."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(name in value and _fits(value[name], inner)
+                                               for name, inner in form.items())
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(each, form[0]) for each in value)
+    if form is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is form
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
@@ -255,6 +276,8 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
 
+
+# Of a model
 
 def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decoded = "snapshots",
            attention: bool = False, **settings: Unpack[Settings]) -> Trace:
@@ -265,20 +288,21 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
     step, the conditional half (at guidance 0 there is only the other one), the mean of the heads;
     4 MB a step for v1.
     """
+    from minisd.checkpoints.weights import identity
+
     if pictures not in ("snapshots", "all", "none"):
         raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
     run = plan(sd.config, prompt, settings)
-    recorder: AbstractContextManager[list[AttentionMap]] = (
-        record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
-        else nullcontext([]))
     fixed: Settings = {**settings, "seed": run.seeds}       # drawn at random where it was None
-    with recorder as maps:
+    with (record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
+          else nullcontext([])) as maps:
         trace = Trace.record(_shown(sd.steps(prompt, **fixed), run.on_step), maps)
     marks = {"none": [], "all": range(len(trace) + 1),
              "snapshots": snapshot_marks(len(trace))}[pictures]
-    about = about_run(run, trace.latents, sd.config.vae.downscale) | identity(sd) | {"torch": torch.__version__}
+    factor = sd.config.vae.downscale
+    about = about_run(run, trace.latents, factor) | identity(sd) | {"torch": torch.__version__}
     return replace(trace.with_pictures(sd.decode, marks), about=about,
-                   factors=preview.factors_of(sd.config.vae), enlarge=sd.config.vae.downscale)
+                   factors=preview.factors_of(sd.config.vae), enlarge=factor)
 
 
 def _shown(steps: Iterable[SampleStep], on_step: Callable[[SampleStep], None] | None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minisd.checkpoints.weights import fingerprint
 from minisd.config import V1
 from minisd.diffusion import StepCoefficients
 from minisd.observe import preview
 from minisd.observe.attention_maps import AttentionMap, record_attention, word_maps
-from minisd.observe.trace import Trace
+from minisd.observe.trace import Trace, _digest
 from minisd.samplers import SampleStep
 
 PROMPT = "a red car"
@@ -83,7 +86,7 @@ def test_pictures_are_decoded_where_recorded_and_previews_elsewhere(sd) -> None:
     for snapshot in eighths:
         both = ((snapshot.x_t, snapshot.x_t_picture), (snapshot.x0, snapshot.x0_picture))
         for latents, picture in both:
-            side_by_side = sd.decode(latents) if snapshot.decoded else sd.preview(latents)
+            side_by_side = sd.decode(latents) if snapshot.decoded else preview.preview(sd, latents)
             assert picture.size == (48 + 2 + 48, 48)
             for i, x in ((0, 0), (1, 50)):
                 assert np.array_equal(np.asarray(picture.crop((x, 0, x + 48, 48))),
@@ -99,7 +102,7 @@ def test_which_pictures_are_decoded(sd, pictures, expected) -> None:
 
 def test_previews_of_steps_and_of_latents(sd) -> None:
     trace = sd.trace(PROMPT, steps=5, seed=0, pictures="none")
-    expected = np.asarray(sd.preview(trace[2].x0)[0])
+    expected = np.asarray(preview.preview(sd, trace[2].x0)[0])
     assert np.array_equal(np.asarray(trace.preview(2)), expected)
     assert np.array_equal(np.asarray(trace.preview(trace[2].x0)), expected)
     assert trace.preview(-1).size == (48, 48)
@@ -121,7 +124,7 @@ def test_a_trace_is_the_run(sd, picture) -> None:
         "prompt": PROMPT, "negative_prompt": "blue fish", "guidance_scale": 3.0, "steps": 6,
         "sampler": "euler_a", "eta": 0.0, "seed": 5, "height": 40, "width": 72, "num_images": 1,
         "strength": 0.7, "task": "image_to_image", "model": "tiny", "dtype": "float32",
-        "weights": "", "fingerprint": sd.fingerprint}
+        "weights": "", "fingerprint": fingerprint(sd)}
 
 
 def test_the_seed_drawn_at_random_is_in_the_trace(sd) -> None:
@@ -134,7 +137,7 @@ def test_the_seed_drawn_at_random_is_in_the_trace(sd) -> None:
 @pytest.mark.parametrize("g", [3.0, 1.0])
 @pytest.mark.parametrize("sampler", ["ddim", "plms", "heun"])
 def test_attention_is_that_of_each_steps_own_latents(sd, sampler, g) -> None:
-    """Of the conditional half; not that of a look ahead, which some samplers take."""
+    """Of the conditional half; not of the second prediction that some samplers make."""
     trace = sd.trace(PROMPT, steps=5, seed=0, num_images=2, sampler=sampler, guidance_scale=g,
                      attention=True, pictures="none")
     assert [m.call for m in trace.attention] == [i for i in range(5) for _ in range(7)]
@@ -228,46 +231,129 @@ def test_a_damaged_file_gets_one_clear_error(file, damage) -> None:
         data = {"cut": data[:-5], "cut in the header": data[:50], "empty": b"",
                 "web page": b"<!DOCTYPE html><html>" * 20}[damage]
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"run is (damaged|a safetensors file, but no trace)"):
+    with pytest.raises(ValueError, match=r"run(: it)? is (damaged, cut off, or no|a safe.*, but no) trace"):
         Trace.load(file)
 
 
 def test_foreign_and_newer_files_are_named(file, tmp_path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / "weights")
-    with pytest.raises(ValueError, match="weights is a safetensors file, but no trace: expected a"):
+    with pytest.raises(ValueError, match="weights: it is a safetensors file, but no trace: expected a"):
         Trace.load(tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="no trace at .*nowhere: check the path"):
         Trace.load(tmp_path / "nowhere")
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata() | {"minisd_trace": "2", "data": "unreadable"}
     save_file({"a": torch.zeros(3)}, tmp_path / "newer", metadata)
-    with pytest.raises(ValueError, match="format 2, this program reads 1: update minisd"):
+    with pytest.raises(ValueError, match="newer: it is a trace of format 2, this program reads 1: upd"):
         Trace.load(tmp_path / "newer")
+
+
+def rewritten(file, change) -> None:
+    """The file with a changed header and tensors, and the checksum that belongs to them."""
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}     # noqa: SIM118
+        data = json.loads(opened.metadata()["data"])
+    changed = change(data, tensors)
+    text = changed if isinstance(changed, str) else json.dumps(data)
+    save_file(tensors, file, {"minisd_trace": "1", "data": text, "sha256": _digest(text, tensors),
+                              "more": "words"})
 
 
 def test_what_a_later_program_adds_is_no_obstacle(file) -> None:
     """Within one format, fields and tensors may be added."""
-    from minisd.observe.trace import _digest
+    def add(data, tensors) -> None:
+        tensors["extra"] = torch.ones(2)
+        for place in (data, data["steps"][0], data["steps"][1]["coefficients"]):
+            place["mood"] = "bright"
 
-    with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}     # noqa: SIM118
-        data = json.loads(opened.metadata()["data"]) | {"mood": "bright"}
-    text, tensors["extra"] = json.dumps(data), torch.ones(2)
-    save_file(tensors, file, {"minisd_trace": "1", "data": text, "sha256": _digest(text, tensors),
-                              "more": "words"})
+    rewritten(file, add)
     assert_same_steps(Trace.load(file), run(3))
 
 
-def test_a_failed_save_leaves_the_old_file(file, monkeypatch) -> None:
+def put(*keys: str | int, value: object = None):
+    """A change that sets, or with no value removes, one entry of the header."""
+    def change(data, tensors) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        if value is None:
+            del data[keys[-1]]
+        else:
+            data[keys[-1]] = value
+
+    return change
+
+
+def put_tensor(name: str, tensor: Tensor | None):
+    def change(data, tensors) -> None:
+        tensors.pop(name, None)
+        if tensor is not None:
+            tensors[name] = tensor
+
+    return change
+
+
+PICTURES = torch.zeros(2, 1, 4, 4, 3, dtype=torch.uint8)
+FORGED = {
+    "no JSON": lambda data, tensors: "{", "a number": lambda data, tensors: "7",
+    "a list": lambda data, tensors: "[]", "nested": lambda data, tensors: "[" * 100_000,
+    **{f"no {name}": put(name) for name in ("about", "enlarge", "steps", "attention")},
+    **{f"a step without {name}": put("steps", 1, name)
+       for name in ("index", "total", "t", "evaluations", "coefficients")},
+    "about is text": put("about", value="x"), "no steps": put("steps", value=[]),
+    "steps by name": put("steps", value={"a": 1}), "a step is a list": put("steps", 0, value=[1]),
+    "a step too few": put("steps", 2), "an index of text": put("steps", 0, "index", value="0"),
+    "an index beyond": put("steps", 0, "index", value=3),
+    "an index below": put("steps", 0, "index", value=-1),
+    "a total of true": put("steps", 0, "total", value=True),
+    "a timestep of text": put("steps", 0, "t", value="x"),
+    "a timestep that is NaN": put("steps", 0, "t", value=float("nan")),
+    "a timestep of 400 digits": put("steps", 0, "t", value=10 ** 400),
+    "a coefficient missing": put("steps", 0, "coefficients", "eps"),
+    "a coefficient of text": put("steps", 0, "coefficients", "eps", value="1"),
+    "a past that is a number": put("steps", 0, "coefficients", "past", value=1.0),
+    "a past of text": put("steps", 0, "coefficients", "past", value=["x"]),
+    **{f"enlarged {by} times": put("enlarge", value=by) for by in (0, -8, 10 ** 6, 1.5, "8")},
+    "attention as text": put("attention", 0, value="abc"),
+    "attention of two": put("attention", 0, value=["mid", "cross"]),
+    "attention without a name": put("attention", 0, value=[3, "cross", 0]),
+    "attention without a call": put("attention", 0, value=["mid", "cross", "0"]),
+    "attention without its tensor": put_tensor("attention.0", None),
+    "attention of one axis": put_tensor("attention.0", torch.zeros(3)),
+    **{f"no tensor {name}": put_tensor(name, None) for name in ("latents", "eps", "x0")},
+    "latents of three axes": put_tensor("latents", torch.zeros(4, 5, 7)),
+    "latents of another number": put_tensor("latents", torch.zeros(3, 1, 5, 7, 9)),
+    "latents of integers": put_tensor("latents", torch.zeros(4, 1, 5, 7, 9, dtype=torch.int64)),
+    "eps of another shape": put_tensor("eps", torch.zeros(3, 1, 5, 9, 7)),
+    "x0 of booleans": put_tensor("x0", torch.zeros(3, 1, 5, 7, 9, dtype=torch.bool)),
+    "factors of another shape": put_tensor("factors", torch.zeros(5, 3)),
+    "pictures without number": put_tensor("pictures.", PICTURES),
+    "pictures of a word": put_tensor("pictures.all", PICTURES),
+    "pictures beyond the end": put_tensor("pictures.4", PICTURES),
+    "pictures before the start": put_tensor("pictures.-1", PICTURES),
+    "pictures of two rows": put_tensor("pictures.1", PICTURES.repeat(1, 2, 1, 1, 1)),
+    "pictures of floats": put_tensor("pictures.1", PICTURES.float()),
+    "pictures of three kinds": put_tensor("pictures.1", PICTURES[[0, 1, 0]]),
+    "pictures of two colours": put_tensor("pictures.1", PICTURES[..., :2].contiguous()),
+    "pictures of one axis": put_tensor("pictures.1", PICTURES.flatten()),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_header_that_fits_no_run_gets_one_clear_error(file, case) -> None:
+    """Whole by its checksum, and yet no trace."""
+    rewritten(file, FORGED[case])
+    with pytest.raises(ValueError, match=r"run: it is damaged, cut off, or no trace \(.{1,250}\)"):
+        Trace.load(file)
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(file) -> None:
+    """In a process that may write one kilobyte only."""
+    code = ("import resource, signal, sys; from minisd import Trace; "
+            "trace = Trace.load(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); trace.save(sys.argv[1])")
     before = file.read_bytes()
-
-    def full(tensors, path, metadata) -> None:
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("minisd.observe.trace.save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        Trace.record(run(2)).save(file)
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{file}'"
     assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["run"]
 
 
@@ -282,9 +368,6 @@ def test_saving_takes_no_name_but_its_own(file) -> None:
 
 def test_replaying_needs_no_model(file) -> None:
     """In a process of its own, which never imports a network."""
-    import subprocess
-    import sys
-
     code = ("import sys; from minisd.observe.trace import Trace; trace = Trace.load(sys.argv[1]); "
             "print(len(trace.snapshots()), trace.preview(1).size); "
             "assert not {'minisd.unet', 'minisd.vae', 'minisd.pipeline'} & set(sys.modules)")

@@ -27,9 +27,9 @@ LAYERS = ["down.0.layers.0.attention.block.cross_attn",
 
 
 @pytest.fixture(autouse=True)
-def taps_are_left_alone(sd):
+def no_listener_is_left(sd):
     yield
-    assert not any(m.tap.listeners for m in sd.modules() if isinstance(m, Attention))
+    assert not any(m.listeners for m in sd.modules() if isinstance(m, Attention))
 
 
 def evaluate(sd, prompts: tuple[str, ...] = ("", PROMPT), size: tuple[int, int] = (7, 9)

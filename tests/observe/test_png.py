@@ -1,0 +1,118 @@
+"""PNG files with their records, and the names that nobody chose."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from minisd.observe import png
+
+METADATA = {"prompt": "a \"red\" car\nbelow 一只猫 😀", "seed": 2 ** 63 - 1, "eta": 0.1,
+            "strength": None, "negative_prompt": ""}
+PAINTERS, EACH = 4, 6           # programs side by side, and the pictures of each
+# Waits for the others, then saves as many pictures of one name.
+PAINT = """
+import sys, time
+from pathlib import Path
+from PIL import Image
+from minisd.observe import png
+folder = Path(sys.argv[1])
+(folder / f"ready-{sys.argv[2]}").touch()
+while len(list(folder.glob("ready-*"))) < int(sys.argv[3]):
+    time.sleep(0.01)
+for i in range(int(sys.argv[4])):
+    path = png.default_path("a fish", 7, folder / "outputs")
+    png.save_png(Image.new("RGB", (1, 1)), path, {"painter": sys.argv[2], "i": i}, new=True)
+"""
+
+
+def test_metadata_round_trip(tmp_path: Path, picture: Image.Image) -> None:
+    path = tmp_path / "a" / "b" / "out.PNG"
+    assert png.save_png(picture, path, METADATA) == path
+    assert png.read_metadata(path) == METADATA
+    assert png.read_metadata(str(path))["seed"] == 2 ** 63 - 1
+    with Image.open(path) as opened:
+        assert opened.tobytes() == picture.tobytes()
+        assert opened.info["parameters"] == (
+            "prompt: a \"red\" car below 一只猫 😀, seed: 9223372036854775807, eta: 0.1, "
+            "strength: None, negative_prompt:")
+    assert os.listdir(path.parent) == ["out.PNG"]
+
+
+def test_a_lone_surrogate_in_the_metadata_survives(tmp_path: Path, picture: Image.Image) -> None:
+    png.save_png(picture, tmp_path / "a.png", {"prompt": "caf\udce9"})
+    assert png.read_metadata(tmp_path / "a.png") == {"prompt": "caf\udce9"}
+
+
+def test_no_metadata(tmp_path: Path, picture: Image.Image) -> None:
+    plain, jpeg, other = (tmp_path / name for name in ("a.png", "a.jpg", "b.png"))
+    png.save_png(picture, plain)
+    picture.save(jpeg)
+    for content in ("{not JSON", "[" * 100_000, "7"):
+        text = PngImagePlugin.PngInfo()
+        text.add_text("minisd", content)
+        picture.save(other, pnginfo=text)
+        for path in (plain, jpeg, other):
+            with pytest.raises(ValueError, match="carries no metadata of minisd: expected"):
+                png.read_metadata(path)
+    other.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="cannot be read"):
+        png.read_metadata(other)
+    with pytest.raises(FileNotFoundError, match="no picture at"):
+        png.read_metadata(tmp_path / "nope.png")
+
+
+def test_metadata_that_json_cannot_hold_writes_nothing(tmp_path: Path, picture) -> None:
+    with pytest.raises(TypeError):
+        png.save_png(picture, tmp_path / "new" / "a.png", {"prompt": object()})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.bak"])
+def test_only_png_names_are_written(tmp_path: Path, picture: Image.Image, name: str) -> None:
+    with pytest.raises(ValueError, match="expected a file name that ends in .png, got"):
+        png.save_png(picture, tmp_path / name)
+
+
+# Names that nobody chose
+
+@pytest.mark.parametrize(("prompt", "words"), [
+    ("a red car below a yellow balloon", "a-red-car-below-a-yellow-balloon"),
+    ("A RED car, at NIGHT!", "a-red-car-at-night"),
+    ("", "picture"), ("   \n", "picture"), ("?!../\\", "picture"), ("😀❤️", "picture"),
+    ("../../etc/passwd", "etc-passwd"), ("a/b\\c:d\0e", "a-b-c-d-e"),
+    ("一只猫", "一只猫"), ("Ünïcode ſtraße", "ünïcode-straße"), ("ｆｕｌｌ width", "full-width"),
+    ("हिन्दी में", "हिन्दी-में"), ("caf\udce9", "caf"), ("-rf .hidden", "rf-hidden"),
+    ("\u202egnp.exe", "gnp-exe"), ("word " * 40, "word-word-word-word-word-word-word-word"),
+    ("x" * 300, "x" * 40),
+])
+def test_default_names(prompt: str, words: str) -> None:
+    path = png.default_path(prompt, 42)
+    assert path == Path("outputs") / f"{words}-42.png"
+    assert 0 < len(path.name) <= 60
+
+
+def test_the_longest_name_fits_a_file_system(tmp_path: Path, picture: Image.Image) -> None:
+    path = png.default_path("𝔸𐐀𐐀𐐀" * 50, 2 ** 63 - 1, tmp_path)
+    assert len(os.fsencode(path.name)) <= 255
+    png.save_png(picture, path)
+
+
+def test_a_new_picture_gets_a_number_rather_than_anothers_name(tmp_path, picture) -> None:
+    (tmp_path / "a-3.png").symlink_to(tmp_path / "nowhere")
+    names = [png.save_png(picture, tmp_path / "a.png", new=True).name for _ in range(3)]
+    assert names == ["a.png", "a-2.png", "a-4.png"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "a-2.png", "a-3.png", "a-4.png"}
+
+
+def test_programs_side_by_side_lose_no_picture(tmp_path: Path) -> None:
+    """All save under one default name at once."""
+    painters = [subprocess.Popen([sys.executable, "-c", PAINT, tmp_path, str(number),
+                                  str(PAINTERS), str(EACH)]) for number in range(PAINTERS)]
+    assert [painter.wait() for painter in painters] == [0] * PAINTERS
+    saved = {tuple(png.read_metadata(path).values())
+             for path in (tmp_path / "outputs").iterdir()}
+    assert saved == {(str(number), i) for number in range(PAINTERS) for i in range(EACH)}

@@ -1,0 +1,437 @@
+"""Pictures of every mode and every kind of damage; masks; what was painted, put back."""
+
+import io
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import EpsImagePlugin, Image, ImageOps
+
+from minisd.observe import reading
+
+ORIENTATION = 0x0112
+
+
+def noise_picture(height: int = 24, width: int = 40) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def levels(tensor: torch.Tensor) -> np.ndarray:
+    """(1, 3, h, w) in [-1, 1] -> (h, w, 3) grey levels 0 .. 255, not rounded."""
+    return ((tensor[0].permute(1, 2, 0) + 1) * 127.5).numpy()
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+# Modes
+
+WHITE, RED, HALF_RED = [255, 255, 255], [255, 0, 0], [255, 128, 128]
+
+
+def rgba(*pixels: tuple[int, int, int, int]) -> Image.Image:
+    return Image.fromarray(np.array([pixels], dtype=np.uint8))
+
+
+def palette_with_transparency() -> Image.Image:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putdata([0, 1])
+    picture.info["transparency"] = 1
+    return picture
+
+
+def reopened(image: Image.Image, format: str, **options: object) -> Image.Image:
+    return Image.open(io.BytesIO(encoded(image, format, **options)))
+
+
+RED_PICTURE = Image.new("RGB", (1, 1), "red")
+CASES = {
+    "RGBA": (rgba((255, 0, 0, 255), (255, 0, 0, 127), (9, 9, 9, 0)), [RED, HALF_RED, WHITE]),
+    "RGBa": (rgba((255, 0, 0, 255), (9, 9, 9, 0)).convert("RGBa"), [RED, WHITE]),
+    "LA": (rgba((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA"), [[0, 0, 0], WHITE]),
+    "La": (rgba((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA").convert("La"), [[0, 0, 0], WHITE]),
+    "PA": (rgba((255, 0, 0, 255), (255, 0, 0, 0)).convert("PA"), [RED, WHITE]),
+    "P with transparency": (palette_with_transparency(), [RED, WHITE]),
+    "P with transparency, GIF": (reopened(palette_with_transparency(), "GIF"), [RED, WHITE]),
+    "P with transparency, PNG": (reopened(palette_with_transparency(), "PNG"), [RED, WHITE]),
+    "P": (RED_PICTURE.convert("P"), [RED]),
+    "1": (Image.fromarray(np.array([[True, False]])), [WHITE, [0, 0, 0]]),
+    "L": (Image.new("L", (1, 1), 77), [[77] * 3]),
+    "L with a transparent level, PNG": (
+        reopened(Image.new("L", (1, 1), 77), "PNG", transparency=77), [WHITE]),
+    "RGB with a transparent colour, PNG": (
+        reopened(RED_PICTURE, "PNG", transparency=(255, 0, 0)), [WHITE]),
+    "RGBX": (RED_PICTURE.convert("RGBX"), [RED]),
+    "CMYK": (RED_PICTURE.convert("CMYK"), [RED]),
+    "CMYK, JPEG": (reopened(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "JPEG"), [WHITE]),
+    "YCbCr": (RED_PICTURE.convert("YCbCr"), [[254, 0, 0]]),
+    "HSV": (RED_PICTURE.convert("HSV"), [RED]),
+    "LAB": (Image.new("LAB", (1, 1), (255, 128, 128)), [WHITE]),
+    "I;16": (Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)),
+             [[0] * 3, [1] * 3, [128] * 3, WHITE]),
+    "I;16, dark": (Image.fromarray(np.array([[0, 200]], np.uint16)), [[0] * 3, [1] * 3]),
+    "I;16, PNG": (reopened(Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), "PNG"),
+                  [[0] * 3, [128] * 3, WHITE]),
+    "I;16 with a transparent level, PNG": (
+        reopened(Image.fromarray(np.array([[0, 700]], np.uint16)), "PNG", transparency=700),
+        [[0] * 3, WHITE]),
+    "I;16B": (Image.frombytes("I;16B", (2, 1), bytes([128, 128, 255, 255])), [[128] * 3, WHITE]),
+    "I;16, TIFF": (reopened(Image.fromarray(np.array([[0, 65535]], np.uint16)), "TIFF"),
+                   [[0] * 3, WHITE]),
+    "I;16, PGM": (reopened(Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), "PPM"),
+                  [[0] * 3, [128] * 3, WHITE]),
+    "I in 8 bits": (Image.fromarray(np.array([[-3, 77, 255]], np.int32)),
+                    [[0] * 3, [77] * 3, WHITE]),
+    "I in 16 bits": (Image.fromarray(np.array([[0, 65535]], np.int32)), [[0] * 3, WHITE]),
+    "F from 0 to 1": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)),
+                      [[0] * 3, [128] * 3, WHITE]),
+    "F in 8 bits": (Image.fromarray(np.array([[0, 77, 255]], np.float32)),
+                    [[0] * 3, [77] * 3, WHITE]),
+    "F in 16 bits": (Image.fromarray(np.array([[0, 65535]], np.float32)), [[0] * 3, WHITE]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_mode_becomes_rgb(case) -> None:
+    picture, expected = CASES[case]
+    mode = case.partition(" ")[0].partition(",")[0]
+    assert picture.mode in (mode, "I" if "PGM" in case else mode)
+    # A level of tolerance, for blending with transparency and for colour spaces.
+    got = levels(reading.to_tensor(picture))
+    np.testing.assert_allclose(got, [expected], atol=1.001 if len(mode) > 2 else 0.001)
+
+
+def test_the_picture_given_is_left_as_it_was() -> None:
+    picture = rgba((255, 0, 0, 127))
+    before = picture.tobytes()
+    tensor = reading.to_tensor(picture)
+    tensor.zero_()
+    assert picture.tobytes() == before and picture.mode == "RGBA"
+    array = np.zeros((2, 2, 3), np.uint8)
+    reading.to_tensor(array).add_(1)
+    assert not array.any()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(tmp_path, format, orientation) -> None:
+    picture = Image.new("RGB", (32, 16), "white")
+    picture.paste("black", (0, 0, 16, 8))               # black in the top left quarter
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "picture"
+    picture.save(path, format, exif=exif)
+    with Image.open(path) as opened:
+        opened.load()
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), np.float32)
+    upright = reading.to_rgb(path)
+    np.testing.assert_allclose(levels(reading.to_tensor(path)), expected, atol=0.001)
+    np.testing.assert_array_equal(np.asarray(reading.to_rgb(upright)), np.asarray(upright))
+    corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1),
+              8: (1, 0)}[orientation]                   # where it must be: (row, column)
+    row, column = (-4 if side else 4 for side in corner)
+    assert upright.size == ((32, 16) if orientation < 5 else (16, 32))
+    assert np.asarray(upright)[row, column, 0] < 50 < 200 < np.asarray(upright)[-row, -column, 0]
+
+
+def test_a_sixteen_bit_picture_is_turned_too() -> None:
+    picture = Image.fromarray(np.array([[0, 65535]], np.uint16))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    turned = reading.to_rgb(reopened(picture, "PNG", exif=exif))
+    assert turned.size == (1, 2) and turned.getpixel((0, 1)) == (255,) * 3
+
+
+def test_damaged_exif_is_no_reason_to_refuse(tmp_path) -> None:
+    noise_picture().save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\xff")
+    assert reading.to_tensor(tmp_path / "a.jpg").shape == (1, 3, 24, 40)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path, format) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    path = tmp_path / "animation"
+    frames[0].save(path, format, save_all=True, append_images=frames[1:], lossless=True)
+    assert Image.open(path).n_frames == 3
+    assert reading.to_rgb(path).getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_paths_pictures_and_arrays_are_the_same(tmp_path) -> None:
+    picture = noise_picture()
+    path = tmp_path / "a.png"
+    picture.save(path)
+    with Image.open(path) as opened:
+        for given in (path, str(path), opened, picture, np.asarray(picture)):
+            np.testing.assert_allclose(levels(reading.to_tensor(given)), np.asarray(picture),
+                                       atol=0.001)
+
+
+# Sizes
+
+def test_a_size_crops_around_the_centre() -> None:
+    stripes = np.zeros((8, 24, 3), np.uint8)
+    stripes[:, :8, 0], stripes[:, 8:16, 1], stripes[:, 16:, 2] = 255, 255, 255
+    got = levels(reading.to_tensor(stripes, size=(8, 8)))
+    np.testing.assert_allclose(got, np.broadcast_to([0, 255, 0], (8, 8, 3)), atol=0.001)
+    tall = levels(reading.to_tensor(stripes.transpose(1, 0, 2), size=(8, 8)))
+    np.testing.assert_allclose(tall, np.broadcast_to([0, 255, 0], (8, 8, 3)), atol=0.001)
+
+
+def test_a_size_is_height_then_width() -> None:
+    assert reading.to_tensor(noise_picture(), size=(16, 56)).shape == (1, 3, 16, 56)
+    assert reading.to_tensor(noise_picture(1, 500), size=(64, 8)).shape == (1, 3, 64, 8)
+
+
+def test_the_same_size_changes_nothing() -> None:
+    picture = noise_picture()
+    assert torch.equal(reading.to_tensor(picture, size=(24, 40)), reading.to_tensor(picture))
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8, -8), (8,), (8, 8, 3)])
+def test_other_sizes_are_refused(size) -> None:
+    with pytest.raises(ValueError, match=r"size is \(height, width\) in pixels"):
+        reading.to_tensor(noise_picture(), size=size)
+
+
+# What is refused
+
+def test_a_missing_file(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no picture at '.*nope\.png': check the path"):
+        reading.to_tensor(tmp_path / "nope.png")
+
+
+@pytest.mark.parametrize(("content", "phrase"), [
+    (b"", "no known picture format"),
+    (b"<html>404 Not Found</html>", "no known picture format"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "no known picture"),
+    (b"\x89PNG\r\n\x1a\n", "cannot be read"),
+    (b"GIF89a", "cannot be read"),
+    (b"\xff\xd8\xff", "cannot be read"),
+])
+def test_no_picture(tmp_path, content, phrase) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.png' .*{phrase}.*expected a .*picture"):
+        reading.to_tensor(tmp_path / "a.png")
+
+
+def test_a_folder_is_no_picture(tmp_path) -> None:
+    with pytest.raises(ValueError, match="is not a file: expected a picture"):
+        reading.to_tensor(tmp_path)
+
+
+@pytest.mark.parametrize(("format", "options"), [
+    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("GIF", {}), ("WEBP", {}),
+    ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}), ("TGA", {})])
+def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, format, options) -> None:
+    data = encoded(noise_picture(), format, **options)
+    path = tmp_path / "cut"
+    path.write_bytes(data)
+    whole = reading.to_rgb(path).tobytes()
+    refused = 0
+    for length in range(1, len(data), 41):
+        path.write_bytes(data[:length])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")              # one error, and no warnings beside it
+            try:
+                assert reading.to_rgb(path).tobytes() == whole   # only the trailer is missing
+            except ValueError as error:
+                refused += 1
+                assert re.search(r"cut' cannot be read \(.+\): expected a whole", str(error))
+    assert refused > 0.95 * len(range(1, len(data), 41))
+
+
+def test_an_open_truncated_picture_is_refused() -> None:
+    data = encoded(noise_picture(), "JPEG")
+    with pytest.raises(ValueError, match="the picture cannot be read"):
+        reading.to_tensor(Image.open(io.BytesIO(data[:len(data) // 2])))
+
+
+def test_pictures_of_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path) -> None:
+    """Of 67 million on, and those that Pillow itself calls a bomb; the files are small."""
+    for side, phrase in ((8200, "is 8200 x 8200 pixels: .* at most 67,108,864"),
+                         (14_000, "could be decompression bomb")):
+        Image.new("1", (side, side)).save(tmp_path / "a.png")
+        assert (tmp_path / "a.png").stat().st_size < 50_000
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ValueError, match=f"a.png' {phrase}|cannot be read .*{phrase}"):
+                reading.to_rgb(tmp_path / "a.png")
+
+
+def test_no_other_program_is_started_for_a_picture(tmp_path, monkeypatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file's name is."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("started"))
+    noise_picture().save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match="photo.png' cannot be read .no known picture format"):
+        reading.to_rgb(tmp_path / "photo.png")
+
+
+def test_formats_that_this_pillow_lacks_are_no_obstacle(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "FORMATS", ("A-FORMAT-TO-COME", *reading.FORMATS))
+    (tmp_path / "a").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="no known picture format"):
+        reading.to_rgb(tmp_path / "a")
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0)])
+def test_zero_size_is_refused(size) -> None:
+    with pytest.raises(ValueError, match="the picture is . x . pixels: expected at least one"):
+        reading.to_tensor(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("array", [
+    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    np.zeros((0, 4, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(array) -> None:
+    with pytest.raises(ValueError, match=r"expected a picture as a uint8 array .* got \w+ \("):
+        reading.to_tensor(array)
+
+
+@pytest.mark.parametrize("values", [[[np.nan, 0]], [[np.inf, 0]], [[1e6, 0]]])
+def test_unusual_floats_are_refused(values) -> None:
+    with pytest.raises(ValueError, match="mode F with values up to .* scale it first"):
+        reading.to_tensor(Image.fromarray(np.array(values, np.float32)))
+
+
+@pytest.mark.parametrize("thing", [None, 7, b"a.png", [[0]]])
+def test_other_things_are_refused(thing) -> None:
+    with pytest.raises(TypeError, match="expected a PIL picture, a path or a uint8 array, got"):
+        reading.to_tensor(thing)
+
+
+# Masks
+
+def drawn(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array.astype(np.uint8))
+
+
+WHERE = np.zeros((6, 8), bool)
+WHERE[1:3, 2:7] = True
+ALPHA = np.zeros((6, 8, 4), np.uint8)
+ALPHA[WHERE] = 255                      # white strokes on transparent ground
+MASKS = {
+    "bool": WHERE, "uint8": WHERE * np.uint8(255), "grey": drawn(np.where(WHERE, 128, 127)),
+    "rgb array": np.repeat(WHERE[:, :, None] * np.uint8(255), 3, 2), "1": Image.fromarray(WHERE),
+    "white on transparent": drawn(ALPHA), "RGBA": drawn(ALPHA | [0, 0, 0, 255]),
+    "LA": drawn(ALPHA).convert("LA"), "palette": Image.fromarray(WHERE).convert("P"),
+    "16 bits": Image.fromarray(WHERE * np.uint16(65535)),
+    "floats": Image.fromarray(WHERE.astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_white_is_repainted_however_it_is_written(tmp_path, case) -> None:
+    assert np.array_equal(reading.is_white(reading.read_mask(MASKS[case])), WHERE)
+    if isinstance(MASKS[case], Image.Image) and case != "floats":
+        MASKS[case].save(tmp_path / "mask.png")
+        assert np.array_equal(reading.is_white(reading.read_mask(tmp_path / "mask.png")), WHERE)
+
+
+def test_what_is_transparent_is_not_repainted() -> None:
+    """Whatever colour it hides; so black strokes on transparent ground repaint nothing."""
+    hidden = np.full((6, 8, 4), 255, np.uint8)
+    hidden[..., 3] = 0
+    strokes = hidden.copy()
+    strokes[WHERE] = [0, 0, 0, 255]
+    for array in (hidden, strokes):
+        assert not reading.is_white(reading.read_mask(drawn(array))).any()
+        assert not reading.is_white(reading.read_mask(drawn(array).convert("LA"))).any()
+
+
+@pytest.mark.parametrize("mask", [WHERE.astype(np.uint8), drawn(WHERE),
+                                  np.repeat(WHERE[:, :, None].astype(np.uint8), 3, 2),
+                                  Image.fromarray(WHERE.astype(np.int32))])
+def test_a_mask_of_zeros_and_ones_is_refused(mask) -> None:
+    with pytest.raises(ValueError, match="mask's values are 0 and 1, and white is 255: give it"):
+        reading.read_mask(mask)
+
+
+@pytest.mark.parametrize(("mask", "text"), [(np.zeros((40, 72), bool), "repaints nothing, it has"),
+                                            (np.ones((40, 72), bool), "repaints everything, all")])
+def test_a_mask_that_repaints_nothing_or_everything_warns(sd, picture, mask, text) -> None:
+    with pytest.warns(UserWarning, match=f"the mask {text}") as caught:
+        sd.inpaint("a red car", picture, mask, steps=5, seed=0)
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_tensors_and_pictures_may_come_together(sd, picture) -> None:
+    mask, settings = np.zeros((40, 72), bool), {"steps": 5, "seed": 0, "paste": True}
+    mask[:24, 24:48] = True
+    expected, = sd.inpaint("a red car", picture, mask, **settings)
+    pixels = reading.to_tensor(picture)
+    for image, where in ((pixels, mask), (picture, torch.from_numpy(mask)[None, None]),
+                         (pixels, torch.from_numpy(mask)[None, None])):
+        painted, = sd.inpaint("a red car", image, where, **settings)
+        assert painted.tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="the mask is 72 x 40 pixels and the picture 40 x 72"):
+        sd.inpaint("a red car", pixels.transpose(2, 3), mask)
+
+
+# What was painted, put back
+
+@pytest.mark.parametrize(("size", "asked", "painted"), [
+    ((72, 40), {}, (72, 40)), ((65, 65), {}, (64, 64)), ((75, 50), {}, (72, 48)),
+    ((300, 300), {}, (96, 96)), ((72, 40), {"width": 48, "height": 48}, (48, 48)),
+    ((50, 20), {"width": 96, "height": 48}, (96, 48))])
+def test_pasted_into_a_picture_of_any_size_its_own_pixels_stay(sd, size, asked, painted) -> None:
+    """A flat picture, painted grey by a model that paints nothing: what is put back is in place."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    mask = np.zeros((size[1], size[0]), bool)
+    mask[size[1] // 2 - 5:size[1] // 2 + 5, size[0] // 2 - 5:size[0] // 2 + 7] = True
+    plain, = sd.inpaint("a red car", image, mask, steps=5, seed=0, **asked)
+    pasted, = sd.inpaint("a red car", image, mask, steps=5, seed=0, paste=True, **asked)
+    assert plain.size == painted and pasted.size == size
+    same = (np.asarray(pasted) == np.asarray(image)).all(-1)
+    assert same[~mask].all() and not same[mask].all()
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((130, 130), (128, 128)), ((300, 200), (296, 200)),
+                                              ((107, 133), (104, 128)), ((40, 24), (80, 48)),
+                                              ((72, 40), (40, 40))])
+def test_what_was_painted_comes_back_where_it_was(size, fitted) -> None:
+    """A smooth picture, fitted and put back unpainted: the same to a few levels, no shift."""
+    ramp = np.stack(np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1])), -1)
+    image = Image.fromarray(np.dstack([ramp, ramp[..., :1] * 0]).round().astype(np.uint8))
+    small = reading.to_tensor(image, size=fitted[::-1])
+    painted = Image.fromarray(levels(small).round().astype(np.uint8))
+    border = max(a - b * min(a / b for a, b in zip(size, fitted, strict=True))
+                 for a, b in zip(size, fitted, strict=True)) / 2 + 1
+    mask = np.zeros(size[::-1], bool)
+    inner = slice(int(border) + 1, -int(border) - 1)
+    mask[inner if size[1] * fitted[0] >= size[0] * fitted[1] else slice(None),
+         inner if size[1] * fitted[0] <= size[0] * fitted[1] else slice(None)] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        put_back = np.asarray(reading.paste(painted, image, mask), float)
+    step = 255 / (min(size) - 1)                # from one pixel to the next
+    assert np.abs(put_back - np.asarray(image, float)).max() < step + 2
+
+
+def test_a_border_that_was_cropped_stays_and_a_mask_over_it_warns(picture) -> None:
+    painted = Image.new("RGB", (40, 40), "red")             # of 72 x 40 the middle
+    with pytest.warns(UserWarning, match="72 x 40 pixels was cropped to be painted in 40 x 40"):
+        pasted = np.asarray(reading.paste(painted, picture, np.ones((40, 72), bool)))
+    assert (pasted[:, 16:56] == [255, 0, 0]).all()
+    for border in (slice(16), slice(56, None)):
+        assert np.array_equal(pasted[:, border], np.asarray(picture)[:, border])
+
+
+# Without waiting
+
+def test_reading_does_not_wait_for_torch(tmp_path) -> None:
+    """A command refuses a bad picture at once."""
+    noise_picture().save(tmp_path / "mask.png")
+    code = ("import sys; from minisd.observe import pictures, png, reading; "
+            "reading.read_mask(sys.argv[1]); assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code, tmp_path / "mask.png"], check=True)
