@@ -34,8 +34,11 @@ def merged_together(tokens: Sequence[str]) -> list[list[str]]:
     """Tokens in the groups within which they were merged: words and control tokens."""
     groups: list[list[str]] = [[]]
     for token in tokens:
+        if token in (START, END):
+            groups += [[token], []]             # even after a word that was cut off
+            continue
         groups[-1].append(token)
-        if token.endswith(END_OF_WORD) or token in (START, END):
+        if token.endswith(END_OF_WORD):
             groups.append([])
     return [group for group in groups if group]
 

@@ -1,0 +1,229 @@
+"""The form of all widgets: knobs, waiting for Paint, stills on paper, inert under grading."""
+
+import base64
+import io
+import re
+
+import ipywidgets
+import numpy as np
+import pytest
+from hands import SOON, decoded, ready, status, turn
+from PIL import Image
+
+from minisd import widgets
+from minisd.observe.trace import Trace
+from minisd.widgets import knobs
+from minisd.widgets.cells import Area
+from minisd.widgets.drawing import (
+    GAP,
+    LABEL_HIGH,
+    VIEW,
+    Knob,
+    mimebundle,
+    picture_html,
+    place,
+    sheet,
+    still,
+)
+from minisd.widgets.engine import Frame
+from minisd.widgets.explorer import Explorer, View, small
+
+RED = Image.new("RGB", (16, 8), "red")
+
+
+def explorer(**settings) -> Explorer:
+    def frames(at):
+        yield Frame(1, 2, View(RED, "half"))
+        yield Frame(2, 2, View(Image.new("RGB", (16, 8), (at["x"], 0, 0)), f"x is {at['x']}"))
+
+    return Explorer("try out", {"x": knobs.slider("X", 5, 0, 10),
+                                "word": knobs.words("Word", "a")}, frames, **settings)
+
+
+# Working
+
+def test_a_turned_knob_shows_its_picture_with_words_for_those_who_do_not_see_it() -> None:
+    with ready(explorer(about="red")) as widget:
+        assert turn(widget, x=7) == "x is 7" and widget.values == {"x": 7, "word": "a"}
+        assert decoded(widget.picture.value).getpixel((0, 0)) == (7, 0, 0)
+        assert 'alt="red: x 7, word a"' in widget.picture.value
+        assert "x is 7" in widget.text.value
+        turn(widget, word="<b>")
+        assert 'alt="red: x 7, word &lt;b&gt;"' in widget.picture.value
+        turn(widget, word="\ud83c")                     # half of a character
+
+
+def test_a_large_model_waits_for_paint() -> None:
+    widget = explorer(live=False)
+    assert status(widget).startswith("Press Paint") and widget.seen is None
+    widget.knobs["x"].value = 3
+    assert status(widget) == "Changed: press Paint." and widget.seen is None
+    widget.paint.click()
+    assert status(widget).startswith("Done") and widget.seen.text == "x is 3"
+    widget.engine.seconds = 12.3
+    widget.knobs["x"].value = 4
+    assert status(widget) == "Changed: press Paint, about 12 s."
+    widget.live.value = True
+    assert turn(widget) == "x is 4"
+    assert list(widget.buttons.children) == [widget.paint, widget.stop, widget.live]
+    assert not explorer().buttons.children
+
+
+def test_size_decides_what_waits(toy) -> None:
+    import torch
+    big = torch.nn.Module()
+    big.weight = torch.nn.Parameter(torch.empty(200_000_000, device="meta"))
+    assert small(toy.unet) and not small(big)
+
+
+@pytest.mark.parametrize("make", [
+    lambda toy, soft: widgets.playground(toy), lambda toy, soft: widgets.guidance_lab(toy),
+    lambda toy, soft: widgets.prompt_comparison(toy), lambda toy, soft: widgets.editor(toy, soft),
+    lambda toy, soft: widgets.sampler_microscope(toy),
+    lambda toy, soft: widgets.attention_explorer(toy)])
+def test_nothing_large_paints_by_itself(toy, soft, monkeypatch, make) -> None:
+    monkeypatch.setattr("minisd.widgets.explorer.PAINTS_AT_ONCE", 1)
+    called = []
+    hook = toy.unet.register_forward_hook(lambda *_: called.append(1))
+    widget = make(toy, soft)
+    assert status(widget).startswith("Press Paint") and not called and widget.paint.description
+    data, _ = widget._repr_mimebundle_()
+    assert VIEW in data and "image/png" in data
+    hook.remove()
+
+
+def test_weights_changed_in_place_are_painted_anew(toy) -> None:
+    with ready(widgets.playground(toy)) as play:
+        before = play.seen.picture.tobytes()
+        turn(play, seed="9")
+        turn(play, seed="3")
+        assert play.seen.picture.tobytes() == before and "memory" in status(play)
+        toy.unet.conv_out.bias.data += 0.5
+        try:
+            turn(play, seed="9")
+            turn(play, seed="3")
+            assert play.seen.picture.tobytes() != before and "memory" not in status(play)
+        finally:
+            toy.unet.conv_out.bias.data -= 0.5
+
+
+def test_knobs_keep_integers_and_seeds_of_any_size() -> None:
+    assert isinstance(knobs.slider("a", 1, 0, 3), ipywidgets.IntSlider)
+    assert isinstance(knobs.slider("a", 1.0, 0, 3), ipywidgets.FloatSlider)
+    assert not knobs.slider("a", 1, 0, 3, live=False).continuous_update
+    assert knobs.seed_of(" 42 ") == 42 and knobs.seed_of(str(2 ** 63 - 1)) == 2 ** 63 - 1
+    for wrong in ("", "-1", "x", "1.5", str(2 ** 63)):
+        with pytest.raises(ValueError, match="a seed is a whole number from 0 to 9,223,"):
+            knobs.seed_of(wrong)
+
+
+# On pages and on paper
+
+def test_pictures_carry_alternative_text_that_cannot_break_out() -> None:
+    html = picture_html(RED, alt='"><script>x</script>\ud83c', width=99)
+    assert html.count("<") == html.count(">") == 1 and 'width="99"' in html
+    assert decoded(html).size == (16, 8)
+
+
+def test_the_bundle_holds_the_widget_and_a_picture() -> None:
+    view = ipywidgets.VBox()
+    data, metadata = mimebundle(view, RED, "a red field")
+    assert data[VIEW]["model_id"] == view.model_id and data["text/plain"] == "a red field"
+    assert decoded(data["image/png"]).size == (16, 8)
+    assert metadata["image/png"] == {"width": 16, "alt": "a red field"}
+    view.close()
+    assert VIEW not in mimebundle(view, RED, "")[0] and VIEW not in mimebundle(None, RED, "")[0]
+
+
+def test_on_paper_there_are_knobs_picture_and_text() -> None:
+    with ready(explorer()) as widget:
+        data, metadata = widget._repr_mimebundle_()
+    assert VIEW in data and data["text/plain"] == metadata["image/png"]["alt"] == repr(widget)
+    assert repr(widget) == "try out: x 5, word a"
+    paper = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+    colours = {colour for _, colour in paper.getcolors(1 << 20)}
+    assert (5, 0, 0) in colours and (0xD0, 0x5B, 0x13) in colours       # picture, slider
+
+
+@pytest.mark.parametrize("text", ["", "word " * 500, "x" * 3000, "日本語 $\\frac$ \ud83c\0", "é"])
+def test_a_still_takes_any_text_and_picture_and_stays_a_page(text: str) -> None:
+    for picture in (None, RED, Image.new("RGB", (2000, 40)), Image.new("RGB", (40, 300))):
+        paper = still(picture, [Knob("Prompt", text), Knob(text, "3", 0.5)], f"{text}\nfoot")
+        assert paper.width == 960 and 80 < paper.height < 4000
+    tall, low = (still(RED, [Knob("a", "b")] * n, "").height for n in (40, 1))
+    assert tall > low
+
+
+def test_a_sheet_places_its_pictures_under_their_labels() -> None:
+    paper = sheet((40, [(RED, "x"), (None, "empty")]), (10, [(RED, "y" * 99)]))
+    assert paper.size == (2 * 40 + GAP, 40 + 10 + 2 * LABEL_HIGH + GAP)
+    assert paper.getpixel((20, LABEL_HIGH + 5)) == (255, 0, 0)
+    assert paper.getpixel((60, LABEL_HIGH + 5)) == (255, 255, 255)
+    assert paper.getpixel((3, 40 + 2 * LABEL_HIGH + GAP + 2)) == (255, 0, 0)
+    place(paper, Image.new("RGB", (4, 4), "blue"), 0, LABEL_HIGH, 40, (1, 2))
+    assert paper.getpixel((20, LABEL_HIGH + 10)) == (26, 26, 26)        # the frame of a cell
+
+
+def test_under_grading_a_widget_is_a_picture(monkeypatch) -> None:
+    monkeypatch.setenv("MINISD_GRADING", "1")
+    with ready(explorer()) as widget:
+        data, _ = widget._repr_mimebundle_()
+        assert VIEW not in data and "image/png" in data and widget.seen.text == "x is 5"
+        widget.knobs["x"].value = 9
+        assert widget.engine.wait(SOON) and widget.seen.text == "x is 5"
+
+
+# Clicks
+
+def test_a_click_on_a_cell_is_heard_where_the_cell_lies() -> None:
+    picked = []
+    areas = [Area(0, 10, 60, 20, 2, 3, lambda *at: picked.append(("first", *at))),
+             Area(30, 40, 64, 64, 64, 64, lambda *at: picked.append(("second", *at)))]
+    with ready(explorer(width=200, height=120, areas=areas)) as widget:
+        box = widget.view.children[1].children[0]
+        picture, first, second = box.children
+        assert picture is widget.picture and box.layout.height == "120px"
+        assert len(first.children) == 6 and len(second.children) == 16 * 16
+        assert not any(button.tabbable for button in (*first.children, *second.children))
+        assert first.layout.margin == "-110px 0 0 0px" and second.layout.margin == "10px 0 0 30px"
+        first.children[4].click()
+        second.children[0].click()
+        second.children[-1].click()
+        assert picked == [("first", 1, 1), ("second", 2, 2), ("second", 62, 62)]
+        assert first.children[4].tooltip == "row 1, column 1"
+
+
+# All of them
+
+def every(toy, soft) -> dict:
+    trace: Trace = toy.trace("a red car", seed=1, steps=5, pictures="none")
+    return {"playground": lambda: widgets.playground(toy), "lab": lambda: widgets.guidance_lab(toy),
+            "comparison": lambda: widgets.prompt_comparison(toy),
+            "editor": lambda: widgets.editor(toy, soft),
+            "microscope": lambda: widgets.sampler_microscope(toy),
+            "attention": lambda: widgets.attention_explorer(toy, steps=5),
+            "tokens": lambda: widgets.token_explorer(toy),
+            "noise": lambda: widgets.noise_slider(toy, soft),
+            "vae": lambda: widgets.vae_explorer(toy, {"one": soft}),
+            "scrubber": lambda: widgets.step_scrubber(trace),
+            "trajectory": lambda: widgets.trajectory_map({"a": trace, "b": trace}),
+            "carbon": lambda: widgets.carbon_calculator({"one flight": 500.0})}
+
+
+@pytest.mark.parametrize("name", ["playground", "lab", "comparison", "editor", "microscope",
+                                  "attention", "tokens", "noise", "vae", "scrubber", "trajectory",
+                                  "carbon"])
+def test_each_shows_its_picture_says_what_it_is_and_has_what_browsers_draw(toy, soft, name) -> None:
+    with ready(every(toy, soft)[name]()) as widget:
+        data, metadata = widget._repr_mimebundle_()
+        assert VIEW in data and data["text/plain"].startswith(f"{widget.name}: ")
+        assert np.asarray(decoded(data["image/png"]).convert("L")).std() > 10
+        assert metadata["image/png"]["alt"] == data["text/plain"] and widget.seen.text
+        assert all(knob.description for knob in widget.knobs.values())
+        assert f'alt="{widget.about}'.replace("'", "&#x27;") in widget.picture.value
+        assert re.fullmatch(r"[a-z ]+", widget.name)
+        inside = [widget.view]
+        for one in inside:              # ipywidgets 8.1.9 draws an error where these have a tooltip
+            inside += getattr(one, "children", ())
+            assert not isinstance(one, ipywidgets.Image)
+            assert not (isinstance(one, ipywidgets.Box) and one.tooltip)
