@@ -9,7 +9,6 @@ import warnings
 import ftfy
 import pytest
 import torch
-from tokenizers import pre_tokenizers
 
 from minisd import tokenizer as module
 from minisd.checkpoints.vocabulary import clip_vocabulary, packaged_tokenizer
@@ -24,18 +23,9 @@ TEXTS = ["red zebra q", "a red car, below the sea!", "q", "it's, don't we'll", "
 
 
 @pytest.fixture(scope="module")
-def merges() -> list[tuple[str, str]]:
-    return learn_merges([CAPTION], 100)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(merges) -> Tokenizer:
+def tokenizer() -> Tokenizer:
+    merges = learn_merges([CAPTION], 100)
     return Tokenizer(clip_vocabulary(merges), merges)
-
-
-@pytest.fixture(scope="module")
-def clips() -> Tokenizer:
-    return packaged_tokenizer() or pytest.skip("no package carries CLIP's vocabulary")
 
 
 def random_text(rng: random.Random) -> str:
@@ -67,15 +57,7 @@ def test_texts_are_read_as_the_original_cleans_them(tokenizer, typed, read):
     assert spaced.replace(" ", "") == read.replace(" ", "")
 
 
-def test_every_byte_can_end_a_word(tokenizer):
-    """Or "red zebra q" would lose its q."""
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    assert len(letters) == 256
-    assert {f"{letter}{end}" for letter in letters for end in ("", "</w>")} <= set(tokenizer.vocab)
-
-
 def test_decoded_captions_read_as_they_were(tokenizer):
-    assert tokenizer.decode(tokenizer.encode(CAPTION).ids) == CAPTION
     assert tokenizer.decode(tokenizer(CAPTION)[0]) == CAPTION
     assert tokenizer.decode(tokenizer.encode(" A  RED\tcar,\n").ids) == "a red car ,"
     assert tokenizer.decode(tokenizer.encode("").ids) == ""
@@ -83,11 +65,9 @@ def test_decoded_captions_read_as_they_were(tokenizer):
 
 @pytest.mark.parametrize(("prompt", "ids"), [
     ("a photograph of an astronaut riding a horse", [320, 8853, 539, 550, 18376, 6765, 320, 4558]),
-    ("hello world!", [3306, 1002, 256]), ("a cat 😀", [320, 2368, 7334]),
-    ("a cat’s tail", [320, 2368, 568, 4132]), ("a cat's tail", [320, 2368, 568, 4132]),
-    ("(masterpiece:1.2), ((best quality))",
-     [263, 12066, 281, 272, 269, 273, 2361, 13796, 949, 3027, 5167])])
-def test_with_clips_vocabulary_the_ids_are_the_originals(clips, prompt, ids):
+    ("a cat’s tail", [320, 2368, 568, 4132]), ("hello world!", [3306, 1002, 256])])
+def test_with_clips_vocabulary_the_ids_are_the_originals(prompt, ids):
+    clips = packaged_tokenizer() or pytest.skip("no package carries CLIP's vocabulary")
     assert clips(prompt)[0].tolist() == [49406, *ids, *[49407] * (76 - len(ids))]
 
 
@@ -120,20 +100,16 @@ def test_75_tokens_fit_and_what_does_not_is_named(tokenizer):
     assert len(str(w[0].message)) < 500
     # Cleaning changes the number of characters; the offsets must not slip.
     assert tokenizer.encode("E\u0301 \u3000\n " * 37 + "x Green\n 🎈").dropped == "green 🎈"
-
-
-def test_other_lengths(tokenizer, merges):
-    encoded = Tokenizer(tokenizer.vocab, merges, max_length=5).encode("a red car below")
-    assert len(encoded.ids) == 5 and encoded.tokens[1:4] == ("a</w>", "red</w>", "car</w>")
-    assert encoded.dropped == "below"
+    short = Tokenizer(tokenizer.vocab, tokenizer.merges, max_length=5).encode("a red car below")
+    assert (short.tokens[-1], len(short.ids), short.dropped) == (END, 5, "below")
 
 
 # What is not a plain word
 
 @pytest.mark.parametrize(("bad", "text"), [
-    *((bad, r"a prompt must be text, got (NoneType|int|bytes|dict):")
-      for bad in (None, 5, b"red", ["red", 5], {"red": 1})),
-    *((bad, "holds half of a surrogate pair") for bad in ("\ud800", "a \udfff car", "\ud83d"))])
+    (None, "a prompt must be text, got NoneType: None"), (b"red", "text, got bytes: b'red'"),
+    (["red", 5], "text, got int: 5"), ({"red": 1}, "text, got dict: {'red': 1}"),
+    ("a \udfff car", "holds half of a surrogate pair"), ("\ud83d", "holds half of a surrogate")])
 def test_what_is_no_text_is_refused(tokenizer, bad, text):
     with pytest.raises(TypeError, match=text) as error:
         tokenizer(bad)
@@ -148,15 +124,14 @@ def test_control_tokens_inside_a_prompt_are_named(tokenizer):
         tokenizer(["red car", "<|end of text|>", ""])
 
 
-def test_added_tokens_are_one_id_each(tokenizer, merges):
+def test_added_tokens_are_one_id_each(tokenizer):
     """As textual inversion teaches them, in any case; the text around them is read as before."""
     new = len(tokenizer.vocab)
-    taught = Tokenizer(tokenizer.vocab, merges, added={"<Cat-toy>": new, "zq": new + 1})
-    encoded = taught.encode("a red <Cat-Toy> car zq")
-    words = [tokenizer.vocab[f"{word}</w>"] for word in ("a", "red", "car")]
-    assert encoded.ids[1:6] == (*words[:2], new, words[2], new + 1)
-    assert tokenizer.encode("a red car").ids == taught.encode("a red car").ids
-    assert "<cat-toy>" in taught.decode(encoded.ids)
+    taught = Tokenizer(tokenizer.vocab, tokenizer.merges, added={"<Cat-toy>": new, "zq": new + 1})
+    ids = taught.encode("a red <Cat-Toy> car zq").ids
+    assert ids[3:6:2] == (new, new + 1)
+    assert ids[1:3] + ids[4:5] == tokenizer.encode("a red car").ids[1:4]
+    assert "<cat-toy>" in taught.decode(ids)
 
 
 def test_the_warnings_of_a_thread_can_be_collected(monkeypatch):

@@ -23,12 +23,12 @@ CONFIGS = {
     "one level": UNetConfig(channels=(12,), attention=(True,), layers_per_block=2, heads=3,
                             context_dim=7, groups=4, latent_channels=5),
 }
-SIZES = [(8, 16), (7, 9), (5, 11)]
+SIZES = [(8, 16), (7, 9), (5, 11), (1, 3)]
 TIMES = torch.tensor([981.0, 333.25, 0.0])
 
 
 def pair(config: UNetConfig, *, quiet: bool = False) -> tuple[UNet, nn.Module]:
-    """Ours and diffusers', with the same weights."""
+    """Ours and diffusers'."""
     ours, theirs = UNet(config), parity.unet(config)
     scramble(ours, quiet=quiet)
     copy_weights(ours, theirs, parity.UNET)
@@ -37,14 +37,13 @@ def pair(config: UNetConfig, *, quiet: bool = False) -> tuple[UNet, nn.Module]:
 
 def inputs(config: UNetConfig, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Latents and context for three pictures and prompts of 13 tokens."""
-    return (torch.randn(3, config.latent_channels, *size),
-            torch.randn(3, 13, config.context_dim))
+    return torch.randn(3, config.latent_channels, *size), torch.randn(3, 13, config.context_dim)
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_like_diffusers(config: UNetConfig, quiet: bool) -> None:
-    """Even and odd sizes, three timesteps at once, one of them a fraction."""
+    """Even and odd sizes, a picture, a timestep and a prompt for each row."""
     ours, theirs = pair(config, quiet=quiet)
     for size in SIZES:
         latents, context = inputs(config, size)
@@ -72,31 +71,12 @@ def test_one_timestep_and_one_context_serve_all_latents_like_diffusers() -> None
             assert relative_error(ours(latents, timesteps, context[:1]), expected) < TOLERANCE
 
 
-def test_pictures_of_a_batch_do_not_see_each_other() -> None:
-    model, _ = pair(CONFIGS["as toyworld"])
-    latents, context = inputs(CONFIGS["as toyworld"], (7, 9))
-    alone = torch.cat([model(latents[i:i + 1], TIMES[i:i + 1], context[i:i + 1])
-                       for i in range(3)])
-    assert relative_error(model(latents, TIMES, context), alone) < TOLERANCE
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (3, 2), (13, 5)])
-def test_any_size_comes_back_and_arguments_are_not_changed(tiny: Config, size: tuple[int, int]
-                                                           ) -> None:
-    arguments = torch.randn(3, 5, *size), TIMES.clone(), torch.randn(3, 13, 21)
-    copies = [a.clone() for a in arguments]
-    assert UNet(tiny.unet)(*arguments).shape == arguments[0].shape
-    assert all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True))
-
-
 @pytest.mark.parametrize(("latents", "timesteps", "context"), [
     ((3, 3, 56, 72), (3,), (3, 13, 21)), ((5, 7, 9), (3,), (3, 13, 21)),
     ((3, 5, 7, 9), (2,), (3, 13, 21)), ((3, 5, 7, 9), (1, 3), (3, 13, 21)),
     ((3, 5, 7, 9), (3,), (3, 13, 20)), ((3, 5, 7, 9), (3,), (13, 21)),
     ((3, 5, 7, 9), (3,), (2, 13, 21))])
-def test_inputs_of_other_shapes_are_refused(tiny: Config, latents: tuple[int, ...],
-                                            timesteps: tuple[int, ...], context: tuple[int, ...]
-                                            ) -> None:
+def test_inputs_of_other_shapes_are_refused(tiny: Config, latents, timesteps, context) -> None:
     text = (r"context has shape .*, this UNet expects \(3, n, 21\): encode the prompt with the "
             r"matching text encoder" if latents[1] == 5 and timesteps == (3,) else
             r"latents \(.*\), timesteps \(.*\): this UNet expects \(b, 5, h, w\) and \(b,\)")
