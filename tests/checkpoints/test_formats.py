@@ -311,15 +311,14 @@ def itself() -> Any:
 
 
 # Each would take forever, or all memory, in a reader that runs it.
-PAIRS_OF_PAIRS = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+PAIRS_OF_PAIRS = b")q\x000" + b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(60))
 HOSTILE: dict[str, Build] = {
     "a state_dict that contains itself": program(pickle.dumps(itself(), 2)),
     "a key whose hash takes forever": program(
-        b"\x80\x02})q\x00" + PAIRS_OF_PAIRS + b"K\x01s."),
-    "a set of the same": program(b"\x80\x04)q\x00" + PAIRS_OF_PAIRS + b"\x8fq\xff(h\x3c\x90."),
+        b"\x80\x02}" + PAIRS_OF_PAIRS + b"h\x3cK\x01s."),
+    "a set of the same": program(b"\x80\x04" + PAIRS_OF_PAIRS + b"\x8f(h\x3c\x90."),
     "an OrderedDict of the same": program(
-        b"\x80\x02)q\x00" + PAIRS_OF_PAIRS
-        + b"ccollections\nOrderedDict\n]h\x3cK\x01\x86a\x85R."),
+        b"\x80\x02" + PAIRS_OF_PAIRS + b"ccollections\nOrderedDict\n]h\x3cK\x01\x86a\x85R."),
     "lists in lists": program(b"\x80\x02" + b"]" * 10 ** 5 + b"a" * (10 ** 5 - 1) + b"."),
     "an array of any size": program(b"\x80\x05\x96" + (2 ** 40).to_bytes(8, "little") + b"x."),
     "a text of any size": program(b"\x80\x04\x8d" + (2 ** 40).to_bytes(8, "little") + b"x."),

@@ -49,6 +49,7 @@ def filled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def own(config: Config, folder: Path) -> Path:
+    """In this project's own layout."""
     sd = minisd.StableDiffusion(config).requires_grad_(False)
     sd.load_state_dict(filled(sd.state_dict()))
     weights.write_config(folder, config)
