@@ -2,7 +2,7 @@
 
 Levels, layers and the 1,130 names are v1's; channels and vocabulary are cut down to 9.3 million
 parameters. Nothing here depends on this project's rename tables but `compvis` and
-`diffusers_folder`, which turn our model into theirs; test_layouts.py proves those tables.
+`diffusers_folder`, which turn our model into theirs; checkpoints/test_names.py proves those tables.
 """
 
 import json

@@ -71,7 +71,7 @@ class Source:
         kind = {"minisd": "minisd model", "compvis": "CompVis checkpoint",
                 "diffusers": "diffusers model"}[self.layout]
         averaged = " (of its two sets of UNet weights, the averaged one)" * self.averaged
-        return f"{kind} with {', '.join(self.parts)}{averaged}: {self.path}"
+        return f"{kind} with {', '.join(self.parts)}{averaged}: {shown(self.path)}"
 
 
 # Recognising it

@@ -1,6 +1,6 @@
 """What loading must not change: the names, shapes and values that each layout of a model loads to.
 
-    python tests/checkpoints/test_frozen_layouts.py --write     writes tests/data/frozen_hashes.json anew
+    python tests/checkpoints/test_frozen_layouts.py --write     writes frozen_hashes.json anew
 
 Every tensor in a file holds values drawn from its own name there, so a name that led elsewhere,
 even to a tensor of the same shape, would change the fingerprint. The hashes were written by the
