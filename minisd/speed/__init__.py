@@ -1,14 +1,16 @@
 """Whatever makes it fast and is not the algorithm.
 
-    accelerate(sd)          # in place, for inference on a CPU; minisd.load does it unless fast=False
-    plain(sd)               # and back to the book's own classes
+    accelerate(sd)      # in place, for inference on a CPU; minisd.load does it, unless fast=False
+    plain(sd)           # and back to the book's own classes
 
-Layers change their class and nothing else: weights, names and pickles stay as they are.
+Some layers change their class, and convolutions the order in which their weights lie in memory;
+values, names and pickles stay as they are, results agree up to rounding.
 """
 
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from minisd import attention, resblock
@@ -17,22 +19,23 @@ from minisd.speed import kernels
 Model = TypeVar("Model", bound=nn.Module)
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
-    attention.Attention: kernels.Attention, attention.FeedForward: kernels.FeedForward,
-    resblock.Upsample: kernels.Upsample}
-PLAIN = {fast: slow for slow, fast in FAST.items()}
+    attention.FeedForward: kernels.FeedForward, resblock.Upsample: kernels.Upsample}
+PLAIN = {fast: book for book, fast in FAST.items()}
 
 
 def accelerate(model: Model) -> Model:
-    """Give the layers of a model, or of one of its networks, their faster kernels; returns it."""
-    return _exchange(model, FAST)
+    """Give a model, or one of its networks, what is faster on its device; returns it."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return _exchanged(model, FAST, torch.channels_last) if on_cpu else model
 
 
 def plain(model: Model) -> Model:
     """Undo `accelerate`; returns the model."""
-    return _exchange(model, PLAIN)
+    return _exchanged(model, PLAIN, torch.contiguous_format)
 
 
-def _exchange(model: Model, classes: Mapping[type[nn.Module], type[nn.Module]]) -> Model:
+def _exchanged(model: Model, classes: Mapping[type[nn.Module], type[nn.Module]],
+               memory_format: torch.memory_format) -> Model:
     for module in model.modules():
         module.__class__ = classes.get(type(module), type(module))
-    return model
+    return model.to(memory_format=memory_format)

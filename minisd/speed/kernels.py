@@ -1,7 +1,7 @@
 """The book's layers, computed in an order that suits a CPU; each has the name of its original.
 
-They serve inference alone: where gradients are wanted, on another device, and while somebody
-listens to an attention, the book's own formula runs. The results agree up to rounding.
+They serve inference alone: where gradients are wanted, and on another device, the book's own
+formula runs. The results agree up to rounding.
 """
 
 from itertools import product
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from minisd import attention, resblock
 
-SLICE = 256                 # queries at a time, and the fewest for which it pays
 ROWS = 1024                 # positions at a time in the feed-forward: a CPU's caches hold no more
-MANY_CELLS = 256            # height * width from which on four small convolutions pay
+MANY_CELLS = 1024           # height * width from which on four small convolutions pay
 
 
 def suits(module: nn.Module, x: Tensor) -> bool:
@@ -23,46 +22,29 @@ def suits(module: nn.Module, x: Tensor) -> bool:
         x.requires_grad or any(p.requires_grad for p in module.parameters())))
 
 
-class Attention(attention.Attention):
-    """In slices in bfloat16, whose fused kernel takes 1.5 times as long at 4,096 cells."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-        sliced = (q.dtype == torch.bfloat16 and q.shape[2] >= SLICE and not causal
-                  and not self.listeners and suits(self, q))
-        return attend_in_slices(q, k, v) if sliced else super().attend(q, k, v, causal)
-
-
-def attend_in_slices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The formula for a few queries of one head at a time, so that their scores stay in a cache.
-
-    q (b, heads, n, d_head), k and v (b, heads, m, d_head) -> (b, heads, n, d_head).
-    """
-    scaled = (k * k.shape[-1] ** -0.5).transpose(-1, -2)                    # b heads d_head m
-    mixed = torch.empty_like(q)
-    for i, head in product(*map(range, q.shape[:2])):
-        for start in range(0, q.shape[2], SLICE):
-            rows = slice(start, start + SLICE)
-            weights = (q[i, head, rows] @ scaled[i, head]).softmax(-1)
-            mixed[i, head, rows] = weights @ v[i, head]
-    return mixed
-
-
 class FeedForward(attention.FeedForward):
     """Some positions at a time: each is computed by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not suits(self, x):
+        """(b, n, d) -> (b, n, d)."""
+        if x.shape[:-1].numel() <= ROWS or not suits(self, x):
             return super().forward(x)
-        parts = [super(FeedForward, self).forward(rows) for rows in x.flatten(0, -2).split(ROWS)]
-        return torch.cat(parts).view_as(x)
+        whole = super().forward
+        return torch.cat([whole(rows) for rows in x.flatten(0, -2).split(ROWS)]).view_as(x)
 
 
 class Upsample(resblock.Upsample):
-    """Large maps are doubled in 16 multiplications instead of 36."""
+    """Large maps are doubled in 16 multiplications instead of 36, where those are the cost.
+
+    In bfloat16 they are not: its products are fast, and four results that have to be interleaved
+    take longer.
+    """
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """As in the book; the choice does not depend on the batch, so a picture neither."""
         h, w = x.shape[-2:]
-        if size not in (None, (2 * h, 2 * w)) or h * w < MANY_CELLS or not suits(self, x):
+        if (x.dtype != torch.float32 or h * w < MANY_CELLS or size not in (None, (2 * h, 2 * w))
+                or not suits(self, x)):
             return super().forward(x, size)
         return double(x, self.conv)
 

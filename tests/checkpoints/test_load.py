@@ -394,6 +394,23 @@ def test_memory_is_taken_when_all_names_and_shapes_fit(tensors, tmp_path, monkey
         minisd.load(path)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torchs_default_dtype_changes_no_picture(default, dtype) -> None:
+    """One seed is one picture, whatever the user's program has set before loading."""
+    painted = []
+    for kind in (torch.float32, default):
+        torch.set_default_dtype(kind)
+        try:
+            sd = minisd.load("toyworld", device="cpu", dtype=dtype)
+            trace = sd.trace("a red car", seed=3, steps=5, sampler="ddpm", height=64, width=64)
+            painted.append([picture.tobytes() for snapshot in trace.snapshots(0.125)
+                            for picture in (snapshot.x_t_picture, snapshot.x0_picture)])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert painted[0] == painted[1]
+
+
 # At full size
 
 @pytest.mark.slow

@@ -1,0 +1,210 @@
+"""Faster kernels: the same numbers up to rounding, at all layers; only where they may; and back."""
+
+import copy
+import pickle
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity import relative_error, scramble
+from torch import Tensor, nn
+
+import minisd
+from minisd import attention, resblock, speed
+from minisd.config import TOYWORLD
+from minisd.observe.attention_maps import edit_attention, record_attention, scale_word
+from minisd.pipeline import StableDiffusion
+from minisd.speed import kernels
+from minisd.unet import UNet
+
+# Of one layer: a few roundings of the dtype. float32 rounds at 6e-8, bfloat16 at 4e-3.
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
+# Through a network of about a hundred roundings one after the other, whose errors add like a
+# random walk: ten times as much.
+NETWORK = {dtype: 10 * rounding for dtype, rounding in ROUNDING.items()}
+each_dtype = pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels that run from here on."""
+    ran: list[str] = []
+    double, split = kernels.double, Tensor.split
+    monkeypatch.setattr(kernels, "double", lambda x, conv: ran.append("double") or double(x, conv))
+    monkeypatch.setattr(Tensor, "split", lambda x, size: ran.append("rows") or split(x, size))
+    return ran
+
+
+# One layer
+
+@pytest.mark.parametrize(("shape", "in_rows"), [((2, 1024, 6), True), ((3, 700, 6), True),
+                                                ((1, 1025, 6), True), ((1, 1024, 6), False)])
+@each_dtype
+def test_feed_forward_in_rows(monkeypatch, shape, in_rows, dtype) -> None:
+    layer = attention.FeedForward(shape[-1])
+    scramble(layer)
+    layer, x = layer.to(dtype), torch.randn(shape).to(dtype)
+    expected = layer(x)
+    ran = spied(monkeypatch)
+    fast = speed.accelerate(layer)(x)
+    assert ran == ["rows"] * in_rows
+    assert fast.dtype == dtype and relative_error(fast, expected) < ROUNDING[dtype]
+
+
+@pytest.mark.parametrize(("size", "wanted", "doubled"), [
+    ((32, 32), None, True), ((37, 29), None, True), ((32, 33), (64, 66), True),
+    ((32, 32), (63, 64), False), ((31, 33), None, False)])
+@pytest.mark.parametrize("batch", [1, 3])
+@each_dtype
+def test_large_maps_are_doubled_by_four_small_convolutions(monkeypatch, size, wanted, doubled,
+                                                           batch, dtype) -> None:
+    """In float32, and whatever the batch, or a picture would differ alone and among others."""
+    layer = resblock.Upsample(5)
+    scramble(layer)
+    layer, x = layer.to(dtype), torch.randn(batch, 5, *size).to(dtype)
+    repeated = F.interpolate(x, size=wanted or (2 * size[0], 2 * size[1]), mode="nearest")
+    expected = F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1)
+    ran = spied(monkeypatch)
+    fast = speed.accelerate(layer)(x, wanted)
+    assert ran == ["double"] * (doubled and dtype == torch.float32)
+    assert fast.dtype == dtype and relative_error(fast, expected) < ROUNDING[dtype]
+
+
+# Every layer of a model
+
+def large_enough(monkeypatch) -> None:
+    """Thresholds so low that small models run the kernels everywhere."""
+    monkeypatch.setattr(kernels, "ROWS", 8)
+    monkeypatch.setattr(kernels, "MANY_CELLS", 4)
+
+
+def results(model: StableDiffusion) -> dict[str, Tensor]:
+    """Of all networks, for a batch of odd size."""
+    config, g = model.config, torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g).to(model.dtype)
+
+    channels, factor = config.unet.latent_channels, config.vae.downscale
+    with torch.no_grad():
+        posterior = model.vae.encode(noise(1, 3, 8 * factor, 10 * factor).clamp(-1, 1))
+        return {"context": model.text_encoder(torch.arange(5)[None]),
+                "unet": model.unet(noise(3, channels, 7, 10), torch.tensor([1.0, 500.5, 999.0]),
+                                   noise(3, config.text.max_length, config.unet.context_dim)),
+                "mean": posterior.mean, "logvar": posterior.logvar,
+                "picture": model.vae.decode(noise(2, channels, 8, 10))}
+
+
+def assert_close(model: StableDiffusion, expected: dict[str, Tensor]) -> None:
+    for name, value in results(model).items():
+        assert relative_error(value, expected[name]) < NETWORK[model.dtype], name
+
+
+@pytest.mark.parametrize("low", [True, False])
+@each_dtype
+def test_a_tiny_model_and_toyworld_agree_within_rounding(sd, monkeypatch, dtype, low) -> None:
+    if low:
+        large_enough(monkeypatch)
+    toyworld = minisd.load("toyworld", device="cpu", dtype=dtype, fast=False)
+    for model in (copy.deepcopy(sd).to(dtype), toyworld):
+        expected = results(model)
+        names, classes = list(model.state_dict()), [type(m) for m in model.modules()]
+        assert speed.accelerate(model) is model
+        assert classes != [type(m) for m in model.modules()]
+        assert names == list(model.state_dict())
+        assert_close(model, expected)
+        assert speed.plain(model) is model
+        assert classes == [type(m) for m in model.modules()]
+        assert all(p.is_contiguous() for p in model.parameters())
+        for name, value in results(model).items():
+            assert torch.equal(value, expected[name]), name
+
+
+def test_every_layer_that_has_a_faster_one_gets_it() -> None:
+    with torch.device("meta"):
+        net = UNet(TOYWORLD.unet)
+    net = speed.accelerate(net.to_empty(device="cpu"))
+    kinds = [type(module) for module in net.modules()]
+    for book, fast in speed.FAST.items():
+        assert book not in kinds and fast in kinds and fast.__name__ == book.__name__
+    assert all(module.weight.is_contiguous(memory_format=torch.channels_last)
+               for module in net.modules() if isinstance(module, nn.Conv2d))
+
+
+# Only where they may
+
+def test_gradients_go_through_the_books_own_formula(sd, monkeypatch) -> None:
+    large_enough(monkeypatch)
+    fast = speed.accelerate(copy.deepcopy(sd))
+    x, t = torch.randn(2, 5, 8, 10), torch.tensor(500.0)
+    context = sd.encode_prompt(["", "a red car"])
+    ran, slopes = spied(monkeypatch), []
+    for wanted, model in product(("latents", "weights"), (sd, fast)):
+        model = copy.deepcopy(model).requires_grad_(wanted == "weights")
+        latents = x.clone().requires_grad_(wanted == "latents")
+        model.unet(latents, t, context).square().sum().backward()
+        slopes.append(latents.grad if wanted == "latents" else model.unet.conv_in.weight.grad)
+        assert ran == []
+    for expected, found in (slopes[:2], slopes[2:]):
+        assert relative_error(found, expected) < 1e-5
+    with torch.no_grad():
+        fast.requires_grad_(True).unet(x, t, context)
+    assert ran
+
+
+def test_on_another_device_the_book_runs(sd, monkeypatch) -> None:
+    """Where the device is asked for each call, a model may move after it was accelerated."""
+    large_enough(monkeypatch)
+    fast = speed.accelerate(copy.deepcopy(sd))
+    ran = spied(monkeypatch)
+    with torch.no_grad():
+        fast.vae.decode(torch.randn(1, 5, 4, 4))
+        assert ran
+        ran.clear()
+        fast.to("meta").vae.decode(torch.randn(1, 5, 4, 4, device="meta"))
+    assert ran == []
+    with torch.device("meta"):
+        blank = StableDiffusion(TOYWORLD)
+    before = [type(module) for module in blank.modules()]
+    assert [type(module) for module in speed.accelerate(blank).modules()] == before
+
+
+def test_listeners_hear_the_same_and_may_edit(sd) -> None:
+    fast = speed.accelerate(copy.deepcopy(sd))
+    x, t = torch.randn(2, 5, 7, 9), torch.tensor(500.0)
+    context = sd.encode_prompt(["", "a red car"])
+    edited, maps = [], []
+    for model in (sd, fast):
+        with torch.no_grad(), edit_attention(model.unet, scale_word(2, 0.0)), \
+                record_attention(model.unet, kind=None) as record:
+            edited.append(model.unet(x, t, context))
+        maps.append(record)
+    assert relative_error(*edited) < 1e-5
+    for a, b in zip(*maps, strict=True):
+        assert a.layer == b.layer and (a.weights - b.weights).abs().max() < 2e-3    # of float16
+
+
+# As an object
+
+def test_copies_and_pickles_stay_fast(sd, monkeypatch) -> None:
+    large_enough(monkeypatch)
+    fast = speed.accelerate(copy.deepcopy(sd))
+    expected = results(fast)
+    for again in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert [type(m) for m in again.modules()] == [type(m) for m in fast.modules()]
+        ran = spied(monkeypatch)
+        for name, value in results(again).items():
+            assert torch.equal(value, expected[name]), name
+        assert {"double", "rows"} <= set(ran)
+    other = copy.deepcopy(sd)
+    other.load_state_dict(fast.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(),
+                                                 sd.state_dict().values(), strict=True))
+
+
+def test_loading_for_inference_accelerates_unless_told_not_to() -> None:
+    for fast in (True, False):
+        sd = minisd.load("toyworld", device="cpu", fast=fast)
+        kinds = {type(module) for module in sd.modules()}
+        assert kinds & set(speed.FAST if fast else speed.PLAIN) == set()
+        assert kinds & set(speed.PLAIN if fast else speed.FAST)
