@@ -69,7 +69,7 @@ def test_a_model_knows_the_name_of_its_weights(path, monkeypatch) -> None:
 def test_the_kernels_of_speed_are_taken_unless_told_otherwise(path) -> None:
     for fast in (True, False):
         sd = minisd.load(path, device="cpu", dtype="float32", fast=fast)
-        assert any(isinstance(module, kernels.Attention) for module in sd.modules()) == fast
+        assert any(isinstance(module, kernels.FeedForward) for module in sd.modules()) == fast
         assert not any(p.requires_grad or sd.training for p in sd.parameters())
 
 
