@@ -4,9 +4,8 @@ Noise is added to a picture x_0 over T = 1000 timesteps (Ho et al. 2020, eq. 4):
 
     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,    eps ~ N(0, I)
 
-and everything else is this line solved for another letter. alpha_bar_t falls from about 1 (all
-picture) to about 0 (all noise); x_t has variance about 1 at every t (variance-preserving).
-Coefficients are computed in float64.
+and everything else is this line solved for another letter. alpha_bar_t falls from 1 to 0, nearly,
+and x_t has variance about 1 at every t (variance-preserving). Coefficients are float64.
 """
 
 import math
@@ -30,7 +29,8 @@ class Schedule:
         return len(self.betas)
 
     def at(self, t: float) -> float:
-        """alpha_bar at timestep t; between two timesteps sigma is interpolated linearly."""
+        """alpha_bar at timestep t, 0 .. T - 1; between two, sigma is interpolated linearly."""
+        assert 0 <= t < len(self), f"t must be from 0 to {len(self) - 1}, got {t}"
         low, high = self.sigma()[[math.floor(t), math.ceil(t)]].tolist()
         return 1 / (1 + (low + (high - low) * (t - math.floor(t))) ** 2)
 

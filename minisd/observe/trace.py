@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -105,8 +105,7 @@ class Trace:
 
         Raises ValueError for a run without steps.
         """
-        steps = tuple(replace(step, **{name: value.cpu() for name, value in vars(step).items()
-                                       if isinstance(value, Tensor)}) for step in run)
+        steps = tuple(_on_cpu(step) for step in run)
         if not steps:
             raise ValueError("this run has no steps to record: with a reference picture, take a "
                              "larger strength")
@@ -159,9 +158,9 @@ class Trace:
         snapshots = []
         for done in snapshot_marks(len(self), ratio):
             (t, x_t, x0), decoded = self.at(done), self.pictures.get(done)
-            shown = ([grid(row, len(row)) for row in decoded] if decoded else
-                     [self.preview(x_t), self.preview(x0)])
-            snapshots.append(Snapshot(done, len(self), t, x_t, x0, *shown, decoded is not None))
+            noisy, clean = ((grid(row, len(row)) for row in decoded) if decoded else
+                            (self.preview(x_t), self.preview(x0)))
+            snapshots.append(Snapshot(done, len(self), t, x_t, x0, noisy, clean, bool(decoded)))
         return snapshots
 
     def preview(self, step: int | Tensor) -> Image.Image:
@@ -185,12 +184,13 @@ class Trace:
             pixels = np.stack([[np.asarray(picture) for picture in row] for row in rows])
             tensors[f"pictures.{done}"] = torch.from_numpy(pixels)          # 2 b h w 3
         for i, entry in enumerate(self.attention):
-            tensors[f"attention.{i}"] = entry.weights.contiguous()
+            tensors[f"attention.{i}"] = entry.weights
         text = json.dumps({
             "about": self.about, "enlarge": self.enlarge,
             "steps": [{"index": s.index, "total": s.total, "t": s.t, "evaluations": s.evaluations,
                        "coefficients": asdict(s.coefficients)} for s in self.steps],
             "attention": [[entry.layer, entry.kind, entry.call] for entry in self.attention]})
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         metadata = {FORMAT_KEY: FORMAT, "data": text, "sha256": _digest(text, tensors)}
         with written_whole(Path(path)) as part:
             part.write_bytes(safetensors.torch.save(tensors, metadata))
@@ -236,12 +236,11 @@ class Trace:
         for i, row in enumerate(data["steps"]):
             if not 0 <= row["index"] < row["total"]:
                 raise ValueError(f"its step {i + 1} has an impossible number")
-            of_step = {name: per_step[name][i] if name in per_step else None for name in PER_STEP}
-            parts = {name: row["coefficients"][name] for name in COEFFICIENTS}
-            coefficients = StepCoefficients(**parts | {"past": tuple(parts["past"])})
-            steps.append(SampleStep(row["index"], row["total"], row["t"], latents[i],
-                                    x_prev=latents[i + 1], coefficients=coefficients,
-                                    evaluations=row["evaluations"], **of_step))
+            values = {name: row["coefficients"][name] for name in COEFFICIENTS}
+            steps.append(SampleStep(**{name: row[name] for name in STEP} | {
+                name: per_step[name][i] if name in per_step else None for name in PER_STEP} | {
+                "x_t": latents[i], "x_prev": latents[i + 1], "coefficients": StepCoefficients(
+                    **values | {"past": tuple(values["past"])})}))
         for name, pixels in tensors.items():
             if name.startswith("pictures."):
                 noisy, clean = ([Image.fromarray(picture) for picture in row]
@@ -256,6 +255,12 @@ class Trace:
                    and m.weights.ndim in (3, 4) for m in maps):
             raise ValueError("its attention maps are not those of a network")
         return cls(tuple(steps), data["about"], factors, data["enlarge"], pictures, maps)
+
+
+def _on_cpu(step: SampleStep) -> SampleStep:
+    tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(step).items()
+                               if isinstance(value, Tensor)}
+    return replace(step, **tensors)
 
 
 def _fits(value: Any, form: Any) -> bool:
@@ -294,8 +299,10 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
         raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
     run = plan(sd.config, prompt, settings)
     fixed: Settings = {**settings, "seed": run.seeds}       # drawn at random where it was None
-    with (record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
-          else nullcontext([])) as maps:
+    recorder: AbstractContextManager[list[AttentionMap]] = (
+        record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
+        else nullcontext([]))
+    with recorder as maps:
         trace = Trace.record(_shown(sd.steps(prompt, **fixed), run.on_step), maps)
     marks = {"none": [], "all": range(len(trace) + 1),
              "snapshots": snapshot_marks(len(trace))}[pictures]
