@@ -33,9 +33,6 @@ def test_parts_of_a_preset_fit_each_other(config: Config) -> None:
         assert all(c % network.groups == 0 for c in network.channels)
     assert all(c % config.unet.heads == 0 for c in config.unet.channels)
     assert config.text.width % config.text.heads == 0
-    if config.image_tower:
-        assert config.image_tower.image_size == config.image_size
-        assert config.image_tower.projection_dim == config.text.projection_dim
 
 
 def test_v1_has_exactly_its_layers_and_parameters_and_takes_no_memory() -> None:

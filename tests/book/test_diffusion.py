@@ -24,10 +24,6 @@ every_step = pytest.mark.parametrize(("t", "t_prev"), [     # None is the clean 
     (0, None), (1, 0), (20, 0), (21, 1), (500, 480), (981, 961), (999, 0), (999, None)])
 
 
-def levels(schedule: Schedule, t: int, t_prev: int | None) -> tuple[float, float]:
-    return schedule.at(t), 1.0 if t_prev is None else schedule.at(t_prev)
-
-
 def normal(*shape: int, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=g, dtype=torch.float64)
@@ -55,7 +51,6 @@ def test_signal_to_noise_and_sigma(schedule: Schedule) -> None:
     """Between two timesteps sigma is linear; x_t / sqrt(alpha_bar) is x_0 + sigma eps."""
     torch.testing.assert_close(schedule.snr() * schedule.sigma() ** 2,
                                torch.ones(1000, dtype=torch.float64))
-    assert (schedule.snr().diff() < 0).all()
     x0, noise = normal(3, 5), normal(3, 5, seed=1)
     for t, share in ((0, 0.0), (300, 0.25), (998, 0.5), (999, 0.0)):
         low, high = float(schedule.sigma()[t]), float(schedule.sigma()[min(t + 1, 999)])
@@ -105,7 +100,7 @@ def test_guidance_is_the_formula() -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_stays_on_the_marginals(schedule: Schedule, t: int, t_prev, eta: float) -> None:
     """From q(x_t | x_0), with the true noise as eps, x_prev is distributed as q(x_prev | x_0)."""
-    level, before = levels(schedule, t, t_prev)
+    level, before = schedule.at(t), 1.0 if t_prev is None else schedule.at(t_prev)
     c = ddim_coefficients(level, before, eta)
     assert c.x_t * math.sqrt(level) == pytest.approx(math.sqrt(before))
     old_noise = c.x_t * math.sqrt(1 - level) + c.eps
@@ -117,7 +112,7 @@ def test_ddim_stays_on_the_marginals(schedule: Schedule, t: int, t_prev, eta: fl
 @every_step
 def test_ddim_with_eta_one_is_ddpm(schedule: Schedule, t: int, t_prev) -> None:
     """q(x_prev | x_t, x_0), with the x_0 that eps implies (Ho et al. 2020, eq. 6 and 7)."""
-    level, before = levels(schedule, t, t_prev)
+    level, before = schedule.at(t), 1.0 if t_prev is None else schedule.at(t_prev)
     alpha = level / before
     beta = 1 - alpha
     of_x0 = math.sqrt(before) * beta / (1 - level)

@@ -150,9 +150,8 @@ def pictures(sd: minisd.StableDiffusion) -> dict[str, Tensor]:
 
 LARGEST: dict[str, float] = {}          # kind -> the largest difference seen
 
-# In float64, relative: two ways to write one sampler differ by 1.6e-9 at most in a prototype, and
-# here by less. LMS's old formula integrated polynomials in sigma, which cancel where 999 levels lie
-# close together.
+# In float64, relative. LMS's old formula integrated polynomials in sigma, which cancel where 999
+# levels lie close together.
 EXACT, LMS_999 = 1e-9, 1e-7
 # Of latents in float32, relative. The old code against itself with one thread and two, with
 # ATEN_CPU_CAPABILITY=avx2 and default, and with ONEDNN_MAX_CPU_ISA=AVX2 and SSE41: 1.6e-5 at most

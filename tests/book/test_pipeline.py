@@ -1,6 +1,4 @@
-"""The pipeline on a tiny model of random weights: identities of guidance, batches and runs;
-pictures and masks; what is refused or warned of. Settings alone stand in test_settings.py.
-"""
+"""The pipeline on a tiny model: identities of guidance and runs, pictures, masks, bad input."""
 
 import math
 import warnings
@@ -62,20 +60,17 @@ def test_guidance_is_the_formula_at_every_scale(sd, unet_batches, g):
     assert unet_batches == [2] * 5
 
 
-@pytest.mark.parametrize(("g", "kept", "skipped"), [(0, "eps_uncond", "eps_cond"),
-                                                    (1, "eps_cond", "eps_uncond")])
+@pytest.mark.parametrize(("g", "kept", "skipped"), [
+    (0, "eps_uncond", "eps_cond"), (1, "eps_cond", "eps_uncond")])
 @pytest.mark.parametrize("sampler", ["ddim", "plms", "heun"])
-def test_at_0_and_1_half_the_work_gives_the_formulas_result(sd, unet_batches, g, kept, skipped,
-                                                            sampler):
-    settings = {"guidance_scale": g, "sampler": sampler, "negative_prompt": "blue fish",
-                "num_images": 2}
+def test_at_0_and_1_half_the_work_is_enough(sd, unet_batches, g, kept, skipped, sampler):
+    settings = {"guidance_scale": g, "sampler": sampler, "num_images": 2}
     short, evaluations = run(sd, **settings), len(unet_batches)
     full = run(sd, both_predictions=True, **settings)
     assert unet_batches == [2] * evaluations + [4] * evaluations
     for a, b in zip(short, full, strict=True):
         assert getattr(a, skipped) is None and torch.equal(getattr(a, kept), a.eps)
-        formula = b.eps_uncond + g * (b.eps_cond - b.eps_uncond)
-        assert relative_error(a.eps, formula) < ROUNDING
+        assert relative_error(a.eps, getattr(b, kept)) < ROUNDING
         assert relative_error(a.x_prev, b.x_prev) < ROUNDING
         assert relative_error(b.eps_cond, b.eps_uncond) > 0.001
 
@@ -97,8 +92,7 @@ def test_the_negative_prompt_takes_the_place_of_the_empty_one(sd):
 @every_sampler
 @pytest.mark.parametrize("start", ["noise", "picture", "mask"])
 def test_prompts_and_seeds_together_are_what_each_is_alone(sd, picture, mask, sampler, start):
-    settings = {"sampler": sampler, "eta": 0.6, "negative_prompt": "a fish",
-                "image": None if start == "noise" else picture,
+    settings = {"sampler": sampler, "eta": 0.6, "image": None if start == "noise" else picture,
                 "mask": mask if start == "mask" else None}
     prompts, seeds = [PROMPT, "blue fish", PROMPT], [6, 6, 8]
     together = run(sd, prompts, seed=seeds, **settings)[-1].x_prev
@@ -112,10 +106,9 @@ def test_prompts_and_seeds_together_are_what_each_is_alone(sd, picture, mask, sa
 @every_sampler
 def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(sd, picture, sampler):
     """Whatever happens meanwhile: another run of the same model, draws of the global generator."""
-    settings = {"sampler": sampler, "eta": 0.6, "seed": 4, "num_images": 2}
-    whole, stopped = run(sd, **settings), sd.steps(PROMPT, steps=5, **settings)
-    resumed = [next(stopped), next(stopped)]
-    other = sd.steps("blue fish", steps=5, image=picture, **settings)
+    settings = {"steps": 5, "sampler": sampler, "eta": 0.6, "seed": 4, "num_images": 2}
+    whole, stopped = run(sd, **settings), sd.steps(PROMPT, **settings)
+    resumed, other = [next(stopped)], sd.steps("blue fish", image=picture, **settings)
     for step in stopped:
         torch.randn(3)
         next(other, None)
@@ -218,9 +211,8 @@ def test_the_picture_is_noised_to_the_first_step_that_is_run(sd, picture):
 
 @every_sampler
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_outside_the_mask_every_step_ends_at_the_noised_picture(sd, picture, mask, sampler,
-                                                                strength):
-    """A cell is repainted if any of its pixels is white."""
+def test_outside_the_mask_is_the_noised_picture(sd, picture, mask, sampler, strength):
+    """After every step. A cell is repainted if any of its pixels is white."""
     settings = {"strength": strength, "sampler": sampler, "steps": 8, "seed": 3}
     steps = run(sd, image=picture, mask=mask, **settings)
     assert len(steps) == 8 * strength
@@ -251,16 +243,6 @@ def test_a_black_mask_keeps_all_and_a_white_one_nothing(sd, picture):
     assert torch.equal(start[0], torch.randn(start.shape[1:], generator=g))
 
 
-def test_pasting_gives_the_unmasked_pixels_back_exactly(sd, picture, mask):
-    settings = {"steps": 5, "seed": 3, "num_images": 2}
-    plain = sd.inpaint(PROMPT, picture, mask, **settings)
-    pasted = sd.inpaint(PROMPT, picture, mask, paste=True, **settings)
-    for a, b in zip(plain, pasted, strict=True):
-        assert np.array_equal(np.asarray(b)[~mask], np.asarray(picture)[~mask])
-        assert np.array_equal(np.asarray(b)[mask], np.asarray(a)[mask])
-        assert not np.array_equal(np.asarray(a)[~mask], np.asarray(picture)[~mask])
-
-
 # What is refused, before any work; warnings, each at the caller's own line
 
 @pytest.mark.parametrize(("settings", "kind", "text"), [
@@ -280,14 +262,13 @@ def test_bad_input_is_refused_at_once(sd, unet_batches, method, settings, kind, 
     assert str(error.value).startswith(text) and unet_batches == []
 
 
-def test_what_is_missing_is_named(sd, picture, monkeypatch):
+def test_what_is_missing_is_named(tiny, sd, picture):
     with pytest.raises(TypeError, match="inpaint takes a picture and a mask, got None"):
         sd.inpaint(PROMPT, picture, None)
     with pytest.raises(TypeError, match="image_to_image takes a picture, got None"):
         sd.image_to_image(PROMPT, None)
-    monkeypatch.setattr(sd, "tokenizer", None)
     with pytest.raises(ValueError, match="this model has no tokenizer"):
-        sd.encode_prompt(PROMPT)
+        StableDiffusion(tiny).text_to_image(PROMPT)
 
 
 @pytest.mark.filterwarnings("ignore:the mask repaints")
@@ -295,9 +276,8 @@ def test_what_is_not_finite_is_named(sd, picture, monkeypatch):
     """Also under a mask that would hide it."""
     with pytest.raises(FloatingPointError, match="the latents hold NaN or are far too large"):
         sd.decode(torch.full((1, *LATENTS), math.nan))
-    forward = sd.unet.forward
-    monkeypatch.setattr(sd.unet, "forward", lambda x, t, context:
-                        forward(x, t, context) / (t.view(-1, 1, 1, 1) > 500))
+    monkeypatch.setattr(sd.unet, "forward",
+                        lambda x, t, context: x / (t.view(-1, 1, 1, 1) > 500))
     for settings in ({}, {"image": picture, "mask": np.zeros((40, 72), bool)}):
         with pytest.raises(FloatingPointError, match=r"at step 3 of 5 \(t = 401\)"):
             sd.text_to_image(PROMPT, steps=5, seed=0, **settings)
@@ -317,7 +297,6 @@ def test_warnings_name_the_line_that_asked(sd, prompt, settings, text):
 def test_ordinary_runs_do_not_warn(sd, picture):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sd.steps(PROMPT, steps=5)
-        sd.steps(PROMPT, steps=999)
-        sd.steps(PROMPT, steps=600, sampler="euler")
-        sd.steps(PROMPT, steps=3, image=picture)            # starts from a picture anyway
+        for settings in ({"steps": 5}, {"steps": 999}, {"steps": 600, "sampler": "euler"},
+                         {"steps": 3, "image": picture}):   # which starts from a picture anyway
+            sd.steps(PROMPT, **settings)

@@ -161,56 +161,29 @@ def test_the_perfect_network_leads_back_to_the_picture(schedule: Schedule, name:
 @every_sampler
 def test_gradients_are_off_inside_and_as_before_outside(schedule: Schedule, name: str) -> None:
     """Wherever a run is continued: in another mode, in another thread."""
-    weight, sampler = torch.ones(1, requires_grad=True), make_sampler(name, schedule, 5)
     inside: list[bool] = []
     outside: list[bool] = []
 
     def predict(x: Tensor, t: float) -> Prediction:
         inside.append(torch.is_grad_enabled())
-        return Prediction(0.9 * weight * x)
+        return Prediction(0.9 * x)
 
     def consume(steps: Iterator[SampleStep]) -> None:
         for step in steps:
             outside.append(torch.is_grad_enabled() and not step.x_prev.requires_grad)
 
-    runs = [sample(sampler, predict, first_noise().requires_grad_(), noise_stream())
-            for _ in range(3)]
-    consume(runs[0])
+    begun, elsewhere = (sample(make_sampler(name, schedule, 5), predict,
+                               first_noise().requires_grad_(), noise_stream()) for _ in range(2))
     with torch.no_grad():
-        next(runs[1])
+        next(begun)
         assert not torch.is_grad_enabled()
-    consume(runs[1])
-    next(runs[2])
-    thread = threading.Thread(target=consume, args=runs[2:])
+    consume(begun)
+    next(elsewhere)
+    thread = threading.Thread(target=consume, args=[elsewhere])
     thread.start()
     thread.join()
     assert torch.is_grad_enabled() and not any(inside)
-    assert outside == [True] * (5 + 4 + 4)
-
-
-@every_sampler
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_latents_that_stop_being_finite_stop_the_run(schedule: Schedule, name: str, bad: float
-                                                     ) -> None:
-    def predict(x: Tensor, t: float) -> Prediction:
-        eps = 0.9 * x
-        if t < 450:
-            eps[1, 0, 2, 3] = bad
-        return Prediction(eps)
-
-    sampler, done = make_sampler(name, schedule, 6), []
-    with pytest.raises(FloatingPointError, match=r"finite at step [2-4] of 5 \(t = \d+(\.\d)?\): "
-                                                 r"the guidance scale is far too large, .*float16"):
-        for step in sample(sampler, predict, first_noise(), noise_stream(), start=1):
-            done.append(step)
-    assert done and all(step.x_prev.isfinite().all() for step in done)
-
-
-@every_sampler
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_latents_keep_their_dtype(schedule: Schedule, name: str, dtype: torch.dtype) -> None:
-    for step in run(name, schedule, 4, [], dtype=dtype):
-        assert {v.dtype for v in (step.x_t, step.eps, step.x0, step.x_prev)} == {dtype}
+    assert outside == [True] * (4 + 4)
 
 
 @every_sampler

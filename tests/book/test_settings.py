@@ -19,34 +19,31 @@ LAST_SEED = 2 ** 63 - 1
 def test_none_stands_for_the_default() -> None:
     run = plan(TINY, PROMPT, {"seed": 3})
     assert run == Run((PROMPT,), (3,), guidance_scale=7.5, steps=50)
-    unset = dict.fromkeys(Settings.__annotations__) | {"seed": 3}
-    assert plan(TINY, PROMPT, unset) == run
+    assert plan(TINY, PROMPT, dict.fromkeys(Settings.__annotations__) | {"seed": 3}) == run
     assert (plan(TOYWORLD, PROMPT, {}).guidance_scale, plan(TOYWORLD, PROMPT, {}).steps) == (3, 25)
     assert plan(TINY, PROMPT, {}).seeds != plan(TINY, PROMPT, {}).seeds     # drawn at random
 
 
 def test_one_picture_for_each_prompt_and_seed() -> None:
-    assert plan(TINY, PROMPT, {"seed": 5, "num_images": 3}).seeds == (5, 6, 7)
-    assert plan(TINY, PROMPT, {"seed": 5, "num_images": 3}).prompts == (PROMPT,) * 3
-    run = plan(TINY, ["red", "blue"], {"seed": (7, 7)})
-    assert (run.prompts, run.seeds) == (("red", "blue"), (7, 7))
-    assert plan(TINY, ["red", "blue"], {"seed": 5}).seeds == (5, 6)
-    assert plan(TINY, PROMPT, {"seed": [9, 4], "num_images": 2}).seeds == (9, 4)
+    for prompt, settings, prompts, seeds in [
+            (PROMPT, {"seed": 5, "num_images": 3}, (PROMPT,) * 3, (5, 6, 7)),
+            (PROMPT, {"seed": [9, 4], "num_images": 2}, (PROMPT,) * 2, (9, 4)),
+            (["red", "blue"], {"seed": 5}, ("red", "blue"), (5, 6)),
+            (["red", "blue"], {"seed": (7, 7)}, ("red", "blue"), (7, 7))]:
+        run = plan(TINY, prompt, settings)
+        assert (run.prompts, run.seeds) == (prompts, seeds)
 
 
 def test_numbers_may_be_those_of_numpy_and_torch() -> None:
-    whole: Settings = {"steps": 6, "seed": 3, "num_images": 1, "height": 16, "width": 24}
-    for kind in (np.int64, np.uint8, torch.tensor):
-        run = plan(TINY, PROMPT, {name: kind(value) for name, value in whole.items()})
-        assert run == plan(TINY, PROMPT, whole) and type(run.steps) is type(run.seeds[0]) is int
-    run = plan(TINY, PROMPT, {"guidance_scale": np.float32(3), "eta": np.float64(0.5)})
-    assert (run.guidance_scale, run.eta) == (3.0, 0.5) and type(run.guidance_scale) is float
+    for whole, number in ((np.int64, np.float32), (np.uint8, np.float64), (torch.tensor, float)):
+        run = plan(TINY, PROMPT, {"steps": whole(6), "seed": whole(3), "eta": number(0.5)})
+        assert run == plan(TINY, PROMPT, {"steps": 6, "seed": 3, "eta": 0.5})
+        assert [type(value) for value in (run.steps, *run.seeds, run.eta)] == [int, int, float]
 
 
 @pytest.mark.parametrize(("steps", "strength", "expected"), [
     (100, 0.29, 29), (50, None, 37), (20, 1, 20), (20, 0.049, 0), (10, 0.7, 7), (3, 1 / 3, 1)])
-def test_floor_of_steps_times_strength_are_run(steps: int, strength: float | None, expected: int
-                                               ) -> None:
+def test_floor_of_steps_times_strength_are_run(steps: int, strength, expected: int) -> None:
     """By default three quarters of them, and with a mask all."""
     run = plan(TINY, PROMPT, {"image": "x", "steps": steps, "strength": strength})
     assert run.steps_to_run == expected
@@ -55,12 +52,10 @@ def test_floor_of_steps_times_strength_are_run(steps: int, strength: float | Non
 
 WRONG_TYPES = [
     ({"prompt": None}, "a prompt must be text, got NoneType: None"),
-    ({"prompt": 123}, "a prompt must be text, got int: 123"),
     ({"prompt": ["a", 5]}, "a prompt must be text, got int: 5"),
     ({"negative_prompt": 5}, "a prompt must be text, got int: 5"),
     ({"seeds": 1}, "unknown setting 'seeds': choose from negative_prompt, guidance_scale, steps"),
     ({"steps": True}, "steps must be an integer, got True"),
-    ({"steps": "5"}, "steps must be an integer, got '5'"),
     ({"steps": 5.0}, "steps must be an integer, got 5.0"),
     ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
     ({"eta": False}, "eta must be a number, got False"),

@@ -16,10 +16,9 @@ from minisd.tokenizer import END, START, Tokenizer
 from minisd.toyworld.training.tokenizer import learn_merges
 
 CAPTION = "a red car to the left of a yellow umbrella below a balloon in the sky"
-TEXTS = ["red zebra q", "a red car, below the sea!", "q", "it's, don't we'll", "x2 345", "naïve",
-         "日本語の赤い車", "🎈🚗 👩\u200d👧", "\x00\x07\x1b[0m", "a\x1cb\x1f", "</w> <w>",
-         "\u200b\ufeff", "½ Ⅷ", "#version: 0.2", "e\u0301\u0323", "'s 't", "<| |>", "ÿ\xff\x80",
-         "\U0010fffd"]
+TEXTS = ["red zebra q", "a red car, below the sea!", "it's, don't we'll", "x2 345", "'s 't",
+         "日本語の赤い車", "🎈🚗 👩\u200d👧", "\x00\x07\x1b[0m", "a\x1cb\x1f", "</w> <w>", "<| |>",
+         "\u200b\ufeff", "½ Ⅷ", "#version: 0.2", "e\u0301\u0323", "ÿ\xff\x80", "\U0010fffd"]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +91,8 @@ def test_75_tokens_fit_and_what_does_not_is_named(tokenizer):
     assert full.length == 77 and full.dropped == "" and full.ids[-1] == tokenizer.end_id
     long = tokenizer.encode(f"{fits} Yellow  Balloon!")
     assert long.ids == full.ids and long.dropped == "yellow balloon!"
-    with pytest.warns(UserWarning, match="longer than 75 tokens; dropped 15 .*: 'yellow ball") as w:
+    with pytest.warns(UserWarning, match="longer than 75 tokens; dropped 15 .*: 'yellow ball"):
         tokenizer(["red", f"{fits} Yellow  Balloon!"])
-    assert w[0].filename == __file__
     with pytest.warns(UserWarning, match="dropped 399,699 characters") as w:
         tokenizer("red " * 100_000)
     assert len(str(w[0].message)) < 500

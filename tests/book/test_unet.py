@@ -49,17 +49,10 @@ def test_like_diffusers(config: UNetConfig, quiet: bool) -> None:
         latents, context = inputs(config, size)
         expected = theirs(latents, TIMES, context).sample
         assert relative_error(ours(latents, TIMES, context), expected) < TOLERANCE, size
-
-
-def test_the_quiet_inputs_see_the_eps_of_every_norm() -> None:
-    """1e-5 in ResBlocks, LayerNorms and the head, 1e-6 in the spatial transformers' GroupNorm."""
-    config = CONFIGS["as toyworld"]
-    model = UNet(config)
-    scramble(model, quiet=True)
-    latents, context = inputs(config, (7, 9))
-    moved = moved_by_eps(model, lambda: model(latents, TIMES, context))
-    assert len(moved) == 2 * 11 + 4 * 7 + 1         # ResBlocks, spatial transformers, head
-    assert min(moved.values()) > 10 * TOLERANCE, moved
+    if quiet and config is CONFIGS["as toyworld"]:
+        latents, context = inputs(config, (7, 9))
+        moved = moved_by_eps(ours, lambda: ours(latents, TIMES, context))
+        assert min(moved.values()) > 10 * TOLERANCE, moved
 
 
 def test_one_timestep_and_one_context_serve_all_latents_like_diffusers() -> None:
