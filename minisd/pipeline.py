@@ -19,7 +19,7 @@ from minisd.clip import CLIPTextTransformer
 from minisd.config import Config
 from minisd.diffusion import add_noise, guide, make_schedule
 from minisd.samplers import Predict, Prediction, SampleStep, make_sampler, sample
-from minisd.settings import Run, Settings, plan
+from minisd.settings import Run, RunSettings, Settings, plan
 from minisd.tokenizer import Tokenizer, warn
 from minisd.unet import UNet
 from minisd.vae import VAE
@@ -88,14 +88,9 @@ class StableDiffusion(nn.Module):
             pictures += images.to_pil(decoded)
         return pictures
 
-    # The runs; settings.Settings says what can be asked of them
-
-    def text_to_image(self, prompt: str | Sequence[str], **settings: Unpack[Settings]
+    def text_to_image(self, prompt: str | Sequence[str], **settings: Unpack[RunSettings]
                       ) -> list[Image.Image]:
-        """Paint what the prompt says; several prompts are painted together, one picture each.
-
-        Raises ValueError or TypeError for what makes no sense, before any work.
-        """
+        """Paint a prompt, or several together; bad settings raise before any work."""
         run = plan(self.config, prompt, settings)
         latents, steps = self._start(run)
         for step in steps:
@@ -113,7 +108,7 @@ class StableDiffusion(nn.Module):
         """
         if image is None:
             raise TypeError("image_to_image takes a picture, got None: see text_to_image")
-        return self.text_to_image(prompt, **{**settings, "image": image, "strength": strength})
+        return self.text_to_image(prompt, **settings, image=image, strength=strength)
 
     def inpaint(self, prompt: str | Sequence[str], image: Any, mask: Any, *, strength: float = 1.0,
                 paste: bool = False, **settings: Unpack[Settings]) -> list[Image.Image]:
@@ -123,14 +118,13 @@ class StableDiffusion(nn.Module):
         latents outside it become the picture's again, noised to that level. strength: 1 starts
         from noise under the mask. paste: take the pixels outside it from the picture itself.
         """
-        if mask is None:
+        if image is None or mask is None:
             raise TypeError("inpaint takes a picture and a mask, got None: see image_to_image")
-        painted = self.image_to_image(prompt, image, strength=strength,
-                                      **{**settings, "mask": mask})
+        painted = self.text_to_image(prompt, **settings, image=image, mask=mask, strength=strength)
         return [import_module("minisd.observe.reading").paste(one, image, mask) if paste else one
                 for one in painted]
 
-    def steps(self, prompt: str | Sequence[str], **settings: Unpack[Settings]
+    def steps(self, prompt: str | Sequence[str], **settings: Unpack[RunSettings]
               ) -> Iterator[SampleStep]:
         """The run itself; settings are checked at once, steps computed when they are asked for."""
         return self._start(plan(self.config, prompt, settings))[1]

@@ -154,8 +154,8 @@ class Sampler:
 
     def coefficients(self, i: int, known: int = 0) -> StepCoefficients:
         """Of step i, when `known` earlier steps are remembered."""
-        c, rule = ddim_coefficients(*self.alpha_bar[i:i + 2], self.eta), self.method.rule
-        return c if rule is None else rule(c, self.alpha_bar, i, known)
+        c = ddim_coefficients(self.alpha_bar[i], self.alpha_bar[i + 1], self.eta)
+        return self.method.rule(c, self.alpha_bar, i, known) if self.method.rule else c
 
 
 def make_sampler(name: str, schedule: Schedule, steps: int, eta: float = 0.0) -> Sampler:

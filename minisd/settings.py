@@ -40,11 +40,16 @@ class Settings(TypedDict, total=False):
     width: int | None
     num_images: int
     latents: Tensor | None          # starting noise (num_images, c, height / 8, width / 8)
+    both_predictions: bool          # compute both, even where guidance needs only one
+    on_step: Callable[[SampleStep], None] | None    # called with every step that is not yielded
+
+
+class RunSettings(Settings, total=False):
+    """With what image_to_image and inpaint take by themselves."""
+
     image: Any                      # picture to start from: PIL, path, uint8 array
     mask: Any                       # of its size, white where it is repainted
     strength: float | None          # share of the steps that run; None: 0.75, with a mask 1
-    both_predictions: bool          # compute both, even where guidance needs only one
-    on_step: Callable[[SampleStep], None] | None    # called with every step that is not yielded
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ class Run:
         return math.floor(self.steps * self.strength + 1e-9)    # 0.29 * 100 is 28.999...
 
 
-def plan(config: Config, prompt: str | Sequence[str], settings: Settings) -> Run:
+def plan(config: Config, prompt: str | Sequence[str], settings: RunSettings) -> Run:
     """The settings in one record; ValueError or TypeError for the first that makes no sense."""
-    known = Settings.__annotations__
+    known = RunSettings.__annotations__
     if unknown := sorted(settings.keys() - known.keys()):
         raise TypeError(f"unknown setting {unknown[0]!r}: choose from {', '.join(known)}")
     given: dict[str, Any] = {"steps": config.steps, "guidance_scale": config.guidance_scale}

@@ -10,7 +10,9 @@ import io
 import math
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,19 +95,20 @@ def _open_safetensors(path: Path, head: bytes) -> Weights:
 
 
 def _open_checkpoint(path: Path) -> Weights:
-    archive = zipfile.ZipFile(path)             # reads a record only if its header and sum fit
-    records = {record.filename: record for record in archive.infolist()}
-    packed = next((name for name in records
-                   if records[name].compress_type != zipfile.ZIP_STORED), None)
-    if packed is not None:
-        raise Refused(f"it holds {shown(packed)} in compressed form: save it again with "
-                      f"torch.save, or use a .safetensors file")
-    program = next((name for name in records if re.fullmatch(r"([^/]*/)?data\.pkl", name)), None)
-    if program is None or records[program].file_size > LARGEST_PICKLE:
-        raise ValueError("no data.pkl in it" if program is None else "its data.pkl is too large")
-    folder = program.removesuffix("data.pkl")
-    state = Pickle(archive.read(program), {
-        name.removeprefix(f"{folder}data/"): record for name, record in records.items()}).load()
+    with zipfile.ZipFile(path) as archive:
+        records = {record.filename: record for record in archive.infolist()}
+        packed = next((name for name in records
+                       if records[name].compress_type != zipfile.ZIP_STORED), None)
+        if packed is not None:
+            raise Refused(f"it holds {shown(packed)} in compressed form: save it again with "
+                          f"torch.save, or use a .safetensors file")
+        program = next((name for name in records
+                        if re.fullmatch(r"([^/]*/)?data\.pkl", name)), None)
+        if program is None or records[program].file_size > LARGEST_PICKLE:
+            raise ValueError("no data.pkl in it" if program is None else "a very long data.pkl")
+        folder = program.removesuffix("data.pkl")
+        state = Pickle(archive.read(program), {name.removeprefix(f"{folder}data/"): record
+                                               for name, record in records.items()}).load()
     for _ in range(MOST_WRAPPED):
         if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
             state = state["state_dict"]
@@ -122,7 +125,7 @@ def _open_checkpoint(path: Path) -> Weights:
         raise Refused("it holds no tensors by name: expected a model's weights")
     return Weights(path, path.stat().st_size,
                    {name: tensor.shape for name, tensor in tensors.items()},
-                   lambda name: tensors[name].read(archive))
+                   lambda name: tensors[name].read(path))
 
 
 # The pickle of a checkpoint
@@ -142,9 +145,15 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def read(self, archive: zipfile.ZipFile) -> Tensor:
-        data = bytearray(archive.read(self.record))
-        flat = torch.frombuffer(data, dtype=self.dtype) if data else torch.empty(0).to(self.dtype)
+    def read(self, path: Path) -> Tensor:
+        """The numbers of its record, whose checksum is looked at, straight into memory."""
+        flat = torch.empty(self.record.file_size // self.dtype.itemsize, dtype=self.dtype)
+        memory = flat.view(torch.uint8).numpy().data
+        with path.open("rb") as file:
+            file.seek(self.record.header_offset)
+            file.seek(sum(struct.unpack("<26x2H", file.read(30))), io.SEEK_CUR)     # name, padding
+            if file.readinto(memory) < len(memory) or zlib.crc32(memory) != self.record.CRC:
+                raise ValueError(f"the checksum of {shown(self.record.filename)} does not fit")
         return flat.as_strided(self.shape, self.stride, self.offset)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")             # of a container: its own limit of memory
+WORKING = 1.3                               # for what convolutions need beside their results
 ADVICE = ("make smaller pictures with -H and -W or fewer at once with --num-images, or close other "
           "programs")
 
@@ -32,17 +33,18 @@ def free_memory() -> int | None:
 def check(sd: StableDiffusion, run: Run) -> None:
     """Raises MemoryError where a run cannot fit, before it starts. GPUs say so themselves.
 
-    Counted is what it cannot do without, about a third of all. In the UNet: the skips of the first
-    level and two tensors as wide as the second, for each prediction of each picture. In the
-    decoder: two such tensors of one picture. And the pictures.
+    Counted are the tensors that exist at once in the ResBlocks of the largest size, in the UNet for
+    all predictions with the skips, in the decoder for one picture; measured was always more.
     """
     unet, vae, count = sd.config.unet, sd.config.vae, len(run.prompts)
     side = sd.config.image_size if run.image is None else vae.downscale     # where none is given
     pixels = (run.height or side) * (run.width or side)
     rows = count * (2 if run.both_predictions or run.guidance_scale not in (0, 1) else 1)
-    widths = (unet.layers_per_block + 1) * unet.channels[0] + 2 * unet.channels[1]
-    steps, decoding = rows * widths * pixels // vae.downscale ** 2, 2 * vae.channels[1] * pixels
-    needed, free = sd.dtype.itemsize * max(steps, decoding) + 3 * count * pixels, free_memory()
+    in_unet = (unet.layers_per_block + 4) * unet.channels[0] + 2 * unet.channels[1]
+    in_decoder = vae.channels[0] + 2 * vae.channels[1]
+    values = max(rows * in_unet * pixels // vae.downscale ** 2, in_decoder * pixels)
+    needed = int(WORKING * sd.dtype.itemsize * values) + 3 * count * pixels
+    free = free_memory()
     if sd.device.type == "cpu" and free is not None and needed > free:
         raise MemoryError(f"this run needs at least {needed / 1e9:,.1f} GB of memory, and "
                           f"{free / 1e9:,.1f} GB are free: {ADVICE}")

@@ -4,17 +4,16 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from minisd.cli import arguments
 from minisd.cli.arguments import DTYPES, MODELS, SAMPLERS, Parser, number, text
 from minisd.config import TOYWORLD, V1
 from minisd.observe.png import OUTPUTS
-from minisd.settings import Settings, plan
+from minisd.settings import RunSettings, plan
 
 SNAPSHOTS = 0.25                # of a run, between two of them
-SETTINGS = ("negative_prompt", "guidance_scale", "steps", "sampler", "eta", "seed", "height",
-            "width", "num_images", "strength")          # named as in settings.Settings
-OF_A_STEP = r"\d{3,}(-\d+)?\.png"                       # names of files in --steps-dir
+OF_A_STEP = r"\d{3,}(-\d+)?\.png"       # names of files in --steps-dir
 
 EXAMPLES = """\
 examples:
@@ -68,17 +67,18 @@ def make_parser(epilog: str = "") -> Parser:
     return parser
 
 
-def add_shared(parser: Parser, *, default: str | None = "auto", said: str = "auto") -> None:
-    """The options that `replay` has too. default: of the model and the dtype, `said` in words."""
-    add = parser.add_argument
+def add_shared(parser: Parser, default: str = "") -> None:
+    """The options that `replay` has too. default: what its record gives in place of auto."""
+    add, auto = parser.add_argument, None if default else "auto"
     add("--init-image", type=arguments.file, metavar="FILE",
         help="a picture to start from instead of noise")
     add("--mask", type=arguments.file, metavar="FILE",
         help="a picture of the same size, white where --init-image is to be repainted")
-    add("-m", "--model", default=default,
-        help=f"{', '.join(MODELS)} or the path of a model (default: {said})")
+    add("-m", "--model", default=auto,
+        help=f"{', '.join(MODELS)} or the path of a model (default: {default or auto})")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu (default: auto)")
-    add("--dtype", choices=DTYPES, default=default, help=f"the precision (default: {said})")
+    add("--dtype", choices=DTYPES, default=auto,
+        help=f"the precision (default: {default or auto})")
     add("-o", "--output", type=arguments.png, metavar="FILE.png",
         help="where to write, over what is there; out-1.png, out-2.png with several pictures "
              "(default: outputs/<words>-<seed>.png, never over what is there)")
@@ -104,10 +104,11 @@ def parse(argv: list[str], epilog: str = "") -> argparse.Namespace:
     return args
 
 
-def settings(args: argparse.Namespace) -> Settings:
-    """What the arguments ask of a run."""
-    asked: Settings = {name: getattr(args, name) for name in SETTINGS}  # type: ignore[assignment]
-    return {**asked, "image": args.init_image, "mask": args.mask}
+def settings(args: argparse.Namespace) -> RunSettings:
+    """What the arguments ask of a run; but for one they are named as in settings.Settings."""
+    asked: Any = {name: value for name, value in vars(args).items()
+                  if name in RunSettings.__annotations__}
+    return {**asked, "image": args.init_image}
 
 
 # Where things go
@@ -120,15 +121,10 @@ def targets(args: argparse.Namespace) -> list[Path]:
         args.output.with_stem(f"{args.output.stem}-{i + 1}") for i in range(args.num_images)]
 
 
-def strip_of(picture: Path) -> Path:
-    """The file of a picture's snapshots."""
-    return picture.with_stem(f"{picture.stem}-snapshots")
-
-
 def check_places(args: argparse.Namespace) -> None:
     """Raises ValueError where something could not be written, or two things in one place."""
     files, folder = targets(args), args.steps_dir
-    files += [strip_of(file) for file in files if args.snapshots is not None]
+    files += [file.with_stem(f"{file.stem}-snapshots") for file in files if args.snapshots]
     arguments.check_writable(files or [OUTPUTS / "x.png"], "-o")
     if args.trace is not None:
         arguments.check_writable([args.trace], "--trace")

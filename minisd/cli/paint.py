@@ -9,8 +9,8 @@ from PIL import Image
 
 from minisd.cli import memory, options
 from minisd.cli.terminal import complain, say, watching
-from minisd.observe import png
-from minisd.settings import Run, Settings, plan
+from minisd.observe import png, reading
+from minisd.settings import Run, RunSettings, plan
 
 if TYPE_CHECKING:
     from minisd.observe.trace import Trace
@@ -38,18 +38,16 @@ def run(argv: list[str], epilog: str = "") -> int:
     return 0
 
 
-def read_inputs(args: argparse.Namespace) -> Settings:
+def read_inputs(args: argparse.Namespace) -> RunSettings:
     """The settings of a run, with the pictures that it starts from in RGB."""
     asked = options.settings(args)
     if args.init_image is not None:
-        from minisd.observe import reading
-
         asked["image"] = reading.to_rgb(args.init_image)
         asked["mask"] = None if args.mask is None else reading.read_mask(args.mask)
     return asked
 
 
-def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: Settings
+def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
           ) -> tuple[Run, list[Image.Image]]:
     """Paint with a progress bar, write all that is wanted; the complete settings and pictures."""
     run = plan(sd.config, args.prompt, asked)
@@ -77,9 +75,7 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: Settings
         advice = "; try it with --dtype float32" * (dtype_name(sd) == "float16")
         raise FloatingPointError(f"{error}{advice}") from error
     if args.paste:
-        from minisd.observe.reading import paste
-
-        pictures = [paste(picture, asked["image"], asked["mask"]) for picture in pictures]
+        pictures = [reading.paste(one, asked["image"], asked["mask"]) for one in pictures]
     places = save(sd, args, run, pictures)
     if trace is not None:
         save_trace(sd, args, trace, places)
@@ -113,7 +109,8 @@ def save_trace(sd: "StableDiffusion", args: argparse.Namespace, trace: "Trace", 
     for i, place in enumerate(places if args.snapshots is not None else ()):
         rows = [[trace.pictures[done][row][i] for done in marks] for row in (0, 1)]
         strip = grid(rows[0] + rows[1], columns=len(marks))
-        say(str(png.save_png(strip, options.strip_of(place), new=args.output is None)))
+        file = place.with_stem(f"{place.stem}-snapshots")
+        say(str(png.save_png(strip, file, new=args.output is None)))
     if args.trace is not None:
         trace.save(args.trace)
         say(str(args.trace))
@@ -132,7 +129,7 @@ def record_of(sd: "StableDiffusion", args: argparse.Namespace, run: Run) -> dict
             | {"minisd_version": minisd.__version__})
 
 
-def checksums(asked: Settings) -> dict[str, str]:
+def checksums(asked: RunSettings) -> dict[str, str]:
     """SHA-256 of the pixels of the pictures that a run starts from, named as in a record."""
     from minisd.observe.pictures import pixel_sha256
 

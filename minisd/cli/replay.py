@@ -23,7 +23,6 @@ from minisd.observe import png
 
 ASKED = ("prompt", *paint.OF_THE_RECORD, "seed", "height", "width", "dtype")
 NEEDED = (*ASKED, "model", "fingerprint")
-INPUTS = {"init_image": "--init-image", "mask": "--mask"}
 
 
 def run(argv: list[str]) -> int:
@@ -32,7 +31,7 @@ def run(argv: list[str]) -> int:
                                      "and say whether the pixels are the same.")
     parser.add_argument("png", type=arguments.file, metavar="PNG",
                         help="a picture that minisd painted")
-    options.add_shared(parser, default=None, said="the recorded one")
+    options.add_shared(parser, default="the recorded one")
     given = parser.read(argv)
     record = png.read_metadata(given.png)
     args = as_arguments(record, given)
@@ -49,9 +48,8 @@ def run(argv: list[str]) -> int:
                          f"is not its own; nothing is painted")
     for name, found in paint.checksums(asked).items():
         if found != record[name]:
-            raise ValueError(f"argument {INPUTS[name.removesuffix('_sha256')]}: expected the "
-                             f"picture that was used then (SHA-256 of its pixels {record[name]}), "
-                             f"got another ({found})")
+            raise ValueError(f"argument {option(name)}: expected the picture that was used then "
+                             f"(SHA-256 of its pixels {record[name]}), got another ({found})")
     sd = minisd.load(args.model, device=args.device, dtype=args.dtype)
     now = identity(sd)
     if now["fingerprint"] != record["fingerprint"]:
@@ -72,23 +70,27 @@ def as_arguments(record: dict[str, Any], given: argparse.Namespace) -> argparse.
     if missing:
         raise ValueError(f"the record in '{given.png}' is incomplete: it lacks "
                          f"{', '.join(missing)}; nothing can be painted from it")
-    for name, option in INPUTS.items():
-        then, file = record.get(f"{name}_sha256"), getattr(given, name)
+    for name, file in (("init_image_sha256", given.init_image), ("mask_sha256", given.mask)):
+        then = record.get(name)
         if then is not None and file is None:
-            raise ValueError(f"'{given.png}' was painted with {option}: name that file again (the "
-                             f"SHA-256 of its pixels is {then})")
+            raise ValueError(f"'{given.png}' was painted with {option(name)}: name that file again "
+                             f"(the SHA-256 of its pixels is {then})")
         if then is None and file is not None:
-            raise ValueError(f"'{given.png}' was painted without {option}: leave it out")
+            raise ValueError(f"'{given.png}' was painted without {option(name)}: leave it out")
     asked = {name: record.get(name) for name in (*ASKED, "strength")} | {
         name: value for name, value in vars(given).items() if value is not None and name != "png"}
     asked["model"] = given.model or recorded_model(record, given.png)
-    argv = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()
-            if value is not None]
+    argv = [f"{option(name)}={value}" for name, value in asked.items() if value is not None]
     try:
         return options.parse(argv + ["--paste"] * bool(record.get("paste")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"the record in '{given.png}' makes no sense ({error}): nothing can be "
                          f"painted from it") from error
+
+
+def option(name: str) -> str:
+    """Of the painter, that gave a record's entry."""
+    return f"--{name.removesuffix('_sha256').replace('_', '-')}"
 
 
 def recorded_model(record: dict[str, Any], picture: Path) -> str:

@@ -66,41 +66,36 @@ def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: 
 @house()
 def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title: str, *,
          xlabel: str = "", kinds: Sequence[str] = (), stacked: bool = False,
-         digits: int | None = None, panels: bool = False) -> Figure:
+         digits: int | None = None) -> Figure:
     """Horizontal bars by name, with their values; groups of them where the values are mappings.
 
-    stacked: the groups' bars end to end, in few groups. panels: each group by itself, on its own
-    scale. digits: behind the point; three significant ones in all where it is None.
+    stacked: the groups' bars end to end. digits: behind the point; three significant ones in all
+    where it is None.
     """
     several = isinstance(next(iter(values.values())), Mapping)
     groups: Any = values if several else {"": values}
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    thick = 0.8 if stacked or panels else 0.8 / len(groups)
-    high = max(0.42, 0.0 if stacked or panels else 0.3 * len(groups)) * len(names) + 1.1
-    figure = blank(high + 0.3 * style.title_lines(title))
-    cells = list(figure.subplots(1, len(groups) if panels else 1, squeeze=False, sharey=True)[0])
-    left, places = np.zeros(len(names)), np.arange(len(names))
+    thick = 0.8 if stacked else 0.8 / len(groups)
+    high = max(0.42, 0.0 if stacked else 0.3 * len(groups)) * len(names)
+    figure = blank(high + 1.1 + 0.3 * style.title_lines(title))
+    axes, left, places = figure.subplots(), np.zeros(len(names)), np.arange(len(names))
     for i, (label, group) in enumerate(groups.items()):
-        axes = cells[i if panels else 0]
         sizes = np.array([float(group.get(name, 0.0)) for name in names])
-        at = places + (0 if stacked or panels else (i - (len(groups) - 1) / 2) * thick)
+        at = places + (0 if stacked else (i - (len(groups) - 1) / 2) * thick)
         drawn = axes.barh(at, sizes, 0.92 * thick, left=left if stacked else 0, edgecolor="white",
                           color=shade(i, kinds or ("text",)), label=style.printable(label),
-                          hatch=HATCHES[i % len(HATCHES)] if several and not (panels or stacked)
-                          else "")
-        texts = [f"{v:.{digits}f}" if digits is not None else f"{v:,.3g}" for v in sizes]
+                          hatch=HATCHES[i % len(HATCHES)] if several and not stacked else "")
         left += sizes * stacked
         if not stacked:
+            texts = [f"{v:,.3g}" if digits is None else f"{v:.{digits}f}" for v in sizes]
             axes.bar_label(drawn, texts, padding=5, fontsize=SMALL)
-        axes.set_xlabel(style.printable(label if panels else xlabel))
-    for axes in cells:
-        axes.grid(axis="y", visible=False)
-        axes.margins(x=0.1)
-        axes.axvline(0, color=INK, linewidth=1)
-    cells[0].set_yticks(places, [style.printable(name, LABEL) for name in names])
-    cells[0].invert_yaxis()
-    if several and not panels:
-        legend(figure, cells)
+    axes.set_yticks(places, [style.printable(name, LABEL) for name in names])
+    axes.set_xlabel(style.printable(xlabel))
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.1)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.invert_yaxis()
+    legend(figure, [axes] * several)
     entitle(figure, title)
     return figure
 

@@ -22,8 +22,7 @@ Row = Mapping[str, Any]
 def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
     """Counted shares with their 95 % intervals, one below another, each with its count.
 
-    rates: by what was counted; a name that begins with a space is a part of the one above it,
-    which is then bold.
+    rates: by what was counted, such as {"pairs seen": ..., "  of one thing": ...}.
     """
     figure = blank(0.5 * len(rates) + 0.9 + 0.3 * style.title_lines(title))
     axes = figure.subplots()
@@ -34,10 +33,6 @@ def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
         axes.text(1.02, y, f"{rate['right']:,} of {rate['of']:,}", va="center",
                   transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rates)), [style.printable(name) for name in rates])
-    if any(name.startswith(" ") for name in rates):
-        for label, name in zip(axes.get_yticklabels(), rates, strict=True):
-            if not name.startswith(" "):
-                style.embolden(label)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rates) - 0.5, -0.5),
              xlabel="right, in % of prompts, with the 95 % interval")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))

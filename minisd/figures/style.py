@@ -48,19 +48,17 @@ DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 def _typeface() -> list[str]:
     """Aileron (Sora Sagano, CC0), which Pillow carries, and DejaVu for the letters it lacks."""
-    letters = getattr(ImageFont.load_default(TITLE), "font_bytes", b"")
-    if not letters:             # a Pillow without FreeType
-        return ["DejaVu Sans"]
-    file = Path(matplotlib.get_cachedir()) / "minisd-aileron.ttf"
-    if not file.is_file() or file.read_bytes() != letters:
+    font, file = ImageFont.load_default(TITLE), Path(matplotlib.get_cachedir()) / "minisd.ttf"
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    if not file.is_file() or file.read_bytes() != font.font_bytes:
         with written_whole(file) as part:
-            part.write_bytes(letters)
+            part.write_bytes(font.font_bytes)
     font_manager.fontManager.addfont(file)
     return ["Aileron", "DejaVu Sans"]
 
 
 TYPEFACE = _typeface()
-EM = 0.47 if "Aileron" in TYPEFACE else 0.6  # of a letter's size, its mean width
+EM = 0.47                       # of a letter's size, its mean width
 KNOWN = frozenset(font_manager.get_font(DEJAVU).get_charmap())      # letters that can be drawn
 CARRIED = frozenset(font_manager.get_font(font_manager.findfont(TYPEFACE[0])).get_charmap())
 

@@ -1,8 +1,8 @@
 """Text in pictures: tokens as chips, the 77 places of a prompt, a number for each of them."""
 
 from collections.abc import Mapping
+from itertools import islice
 
-from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from minisd.tokenizer import Encoded
 KINDS = {"start": "#10264F", "word": COLOURS["text"], "end": "#10264F", "padding": "#C9CDD6"}
 LEGEND = {"start, end": KINDS["start"], "word": KINDS["word"], "padding": KINDS["padding"]}
 FONT_HAS = 0x2000               # and below: what the typeface is sure to have
-LETTER, MARGIN, CHIP, LINE = 0.125, 0.2, 0.62, 0.8     # inches, of chips of tokens
+LETTER, MARGIN, CHIP, LINE, GAP = 0.125, 0.2, 0.62, 0.8, 0.06      # inches, of chips
 LABEL = 30                      # letters of a row's label
 
 
@@ -30,53 +30,34 @@ def kinds(encoded: Encoded) -> list[str]:
 def token_chips(prompts: Mapping[str, Encoded], title: str) -> Figure:
     """Each prompt's tokens from start to end, with their ids; the keys are the rows' labels."""
     names = [style.printable(name, LABEL) for name in prompts]
-    label = max(map(len, names)) * style.EM * HEAD / 72 + 0.3
-    lines = [(name if first else "", line) for name, one in zip(names, prompts.values(),
-                                                                strict=True)
-             for first, line in _lines(one, WIDE - label)]
-    figure = blank(LINE * len(lines) + 0.2 + 0.3 * style.title_lines(title))
+    label, row = max(map(len, names)) * style.EM * HEAD / 72 + 0.3, -1
+    starts, chips = [], []                  # the row of each prompt; where each chip lies
+    for one in prompts.values():
+        x, row = label, row + 1
+        starts.append(row)
+        every = zip(one.tokens, one.ids, kinds(one), strict=True)
+        for token, number, kind in islice(every, one.length):
+            text = readable(token, below=FONT_HAS)
+            wide = MARGIN + LETTER * max(len(text), 0.8 * len(str(number)), 2)
+            if x + wide > WIDE and x > label:
+                x, row = label, row + 1
+            chips.append((x, row, wide, text, number, kind))
+            x += wide + GAP
+    figure = blank(LINE * (row + 1) + 0.2 + 0.3 * style.title_lines(title))
     axes = figure.subplots()
-    axes.set(xlim=(0, WIDE), ylim=(-LINE * len(lines), 0))
+    axes.set(xlim=(0, WIDE), ylim=(-LINE * (row + 1), 0))
     axes.axis("off")
-    for row, (name, line) in enumerate(lines):
-        y = -LINE * (row + 0.5)
-        style.embolden(axes.text(0, y, name, va="center"))
-        x = label
-        for text, number, kind in line:
-            x = _chip(axes, x, y, text, number, kind)
+    for name, at in zip(names, starts, strict=True):
+        style.embolden(axes.text(0, -LINE * (at + 0.5), name, va="center"))
+    for x, at, wide, text, number, kind in chips:
+        y = -LINE * (at + 0.5)
+        axes.add_patch(FancyBboxPatch((x, y - CHIP / 2), wide, CHIP, facecolor=KINDS[kind],
+                                      edgecolor="none", boxstyle="round,pad=0,rounding_size=0.1"))
+        for up, words, size in ((0.12, text, HEAD), (-0.15, str(number), 10.5)):
+            axes.text(x + wide / 2, y + up, words, ha="center", va="center", color="white",
+                      fontsize=size)
     entitle(figure, title)
     return figure
-
-
-def _lines(encoded: Encoded, room: float) -> list[tuple[bool, list[tuple[str, int, str]]]]:
-    """The chips (text, id, kind) of one prompt, as many to a line as fit; whether it is first."""
-    lines: list[tuple[bool, list[tuple[str, int, str]]]] = [(True, [])]
-    left = room
-    places = list(zip(encoded.tokens, encoded.ids, kinds(encoded), strict=True))
-    for token, number, kind in places[:encoded.length]:
-        chip = (readable(token, below=FONT_HAS), number, kind)
-        need = _width(chip[0], number) + 0.06
-        if need > left and lines[-1][1]:
-            lines.append((False, []))
-            left = room
-        lines[-1][1].append(chip)
-        left -= need
-    return lines
-
-
-def _width(text: str, number: int) -> float:
-    return MARGIN + LETTER * max(len(text), 0.8 * len(str(number)), 2)
-
-
-def _chip(axes: Axes, x: float, y: float, text: str, number: int, kind: str) -> float:
-    """One token and its id; returns where the next chip begins."""
-    wide = _width(text, number)
-    axes.add_patch(FancyBboxPatch((x, y - CHIP / 2), wide, CHIP, facecolor=KINDS[kind],
-                                  edgecolor="none", boxstyle="round,pad=0,rounding_size=0.1"))
-    for up, words, size in ((0.12, text, HEAD), (-0.15, str(number), 10.5)):
-        axes.text(x + wide / 2, y + up, words, ha="center", va="center", color="white",
-                  fontsize=size)
-    return x + wide + 0.06
 
 
 @house()

@@ -1,7 +1,7 @@
 """Sheets of pictures, maps and words in rows and columns, each as large as the page allows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,11 +41,8 @@ def picture_grid(images: Sequence[Sequence[Image.Image | None]], row_labels: Seq
     if len(row_labels) != rows or len(column_labels) not in (0, columns):
         raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
                          f"{len(row_labels)} and {len(column_labels)}")
-    heads = column_labels or [""] * columns
-    return tiles([(name, [Tile(image, head if r == 0 else "") for image, head in
-                          zip(row, heads, strict=False)])
-                  for r, (name, row) in enumerate(zip(row_labels, images, strict=True))],
-                 title, side=side)
+    return tiles([(name, [Tile(image) for image in row]) for name, row in
+                  zip(row_labels, images, strict=True)], title, heads=column_labels, side=side)
 
 
 def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str, *,
@@ -68,12 +65,9 @@ def maps(rows: Mapping[str, Sequence[Tensor | Image.Image | Tile | None]], colum
     if scale not in ("each", "row", "all") or any(len(row) > len(columns) for row in rows.values()):
         raise ValueError(f"expected scale 'each', 'row' or 'all' and at most {len(columns)} maps "
                          f"in a row, got {scale!r} and {[len(row) for row in rows.values()]}")
-    cells = [(name, [cell if isinstance(cell, Tile) else Tile(cell) for cell in row])
-             for name, row in rows.items()]
-    cells = [(name, [Tile(cell.value, cell.label or (columns[c] if r == 0 else ""), cell.note,
-                          cell.kind, cell.mark) for c, cell in enumerate(row)])
-             for r, (name, row) in enumerate(cells)]
-    return tiles(cells, title, signed=signed, scale=scale, unit=unit, side=side)
+    return tiles([(name, [cell if isinstance(cell, Tile) else Tile(cell) for cell in row])
+                  for name, row in rows.items()], title, heads=columns, signed=signed, scale=scale,
+                 unit=unit, side=side)
 
 
 def stations(rows: Mapping[str, Cells], title: str) -> Figure:
@@ -91,10 +85,15 @@ def stations(rows: Mapping[str, Cells], title: str) -> Figure:
 
 
 @house()
-def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, signed: bool = False,
-          scale: str = "each", unit: str = "", side: float = LARGEST) -> Figure:
+def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, heads: Sequence[str] = (),
+          signed: bool = False, scale: str = "each", unit: str = "", side: float = LARGEST
+          ) -> Figure:
     """The sheet under all of these; each tile is as large as the page's width allows."""
     count = max(len(row) for _, row in rows)
+    if heads:                   # over the first row
+        (name, first), *others = rows
+        rows = [(name, [replace(tile, label=tile.label or head) for tile, head in
+                        zip(first, heads, strict=False)]), *others]
     names = ["\n".join(wrapped(name, 1.6, style.HEAD, LABEL).split("\n")[:4]) for name, _ in rows]
     letter = style.EM * style.HEAD / 72
     beside = letter * max(len(line) for name in names for line in name.split("\n"))

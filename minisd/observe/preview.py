@@ -4,6 +4,10 @@ A latent cell stands for 8 x 8 pixels, and most of what it says is their mean co
 its four numbers show it, at no cost, for any step of a run. Blurred, but true in place and colour.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -11,7 +15,9 @@ from torch import Tensor
 
 from minisd import images
 from minisd.config import VAEConfig
-from minisd.pipeline import StableDiffusion
+
+if TYPE_CHECKING:                   # replaying a trace needs no network
+    from minisd.pipeline import StableDiffusion
 
 Factors = tuple[tuple[float, float, float], ...]
 
@@ -35,13 +41,13 @@ def preview(sd: StableDiffusion, latents: Tensor) -> list[Image.Image]:
 def factors_of(config: VAEConfig) -> Tensor:
     """The map of a model's latents, (c + 1, 3); of an unknown latent space the plain one."""
     known = FACTORS.get(config.scale_factor, ())
-    return (torch.tensor(known) if len(known) == config.latent_channels + 1
+    return (torch.tensor(known, dtype=torch.float32) if len(known) == config.latent_channels + 1
             else plain_factors(config.latent_channels))
 
 
 def plain_factors(channels: int) -> Tensor:
     """The first three channels as they are, in false colours, (channels + 1, 3)."""
-    return torch.eye(channels + 1, 3)
+    return torch.eye(channels + 1, 3, dtype=torch.float32)
 
 
 def fit_factors(latents: Tensor, pictures: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ biases, norms, activations and the softmax are not: they cost time, but few oper
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -41,7 +41,6 @@ BLOCKS = (ResBlock, SpatialTransformer, CellAttention, TransformerLayer, Timeste
 LAYERS = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.Embedding, *BLOCKS,
           TransformerBlock, Attention, FeedForward, MLP)
 HALVES = {"quant_conv": "encoder", "post_quant_conv": "decoder"}    # of the VAE, and whose they are
-
 NETWORKS = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 
 Network = UNet | VAE | CLIPTextTransformer
@@ -60,41 +59,29 @@ class Array:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The totals of one part of a model."""
-
-    name: str
-    inside: str                 # the part that this one is half of, or ""
-    arrays: int
-    parameters: int
-    layers: dict[str, int]      # type -> how many
-
-
-@dataclass(frozen=True)
 class Summary:
-    """The contents of a model; printed, its tables of parts and layers."""
+    """The contents of a model or of a part of it; printed, tables of its parts and layers."""
 
-    model: str                  # its class
+    model: str                  # its class, or the part's name
     arrays: list[Array]
-    parts: dict[str, Part]      # by name; the VAE's are followed by its "encoder" and "decoder"
-    layers: dict[str, int]      # type -> how many in the whole model
+    layers: dict[str, int]      # type -> how many
+    parts: dict[str, "Summary"] = field(default_factory=dict)   # "vae", then "encoder", "decoder"
 
     @property
     def parameters(self) -> int:
         return sum(array.parameters for array in self.arrays)
 
     def __str__(self) -> str:
-        shares = [("  " * bool(part.inside) + part.name, part.arrays, part.parameters,
-                   f"{part.parameters / self.parameters:.1%}") for part in self.parts.values()]
-        split = {part.inside for part in self.parts.values()}
-        apart = [part for part in self.parts.values() if part.name not in split]
-        layers = [(kind, *(part.layers.get(kind, 0) for part in apart), count)
+        apart = {name: part for name, part in self.parts.items() if name != "vae"}
+        rows = [("  " * ("vae" in self.parts and name in HALVES.values()) + name,
+                 len(part.arrays), part.parameters, f"{part.parameters / self.parameters:.1%}")
+                for name, part in [*self.parts.items(), ("total", self)]]
+        layers = [(kind, *(part.layers.get(kind, 0) for part in apart.values()), count)
                   for kind, count in self.layers.items()]
         return "\n\n".join([
             f"{self.model}: {self.parameters:,} parameters in {len(self.arrays):,} arrays",
-            aligned([("part", "arrays", "parameters", "share"), *shares,
-                     ("total", len(self.arrays), self.parameters, "100.0%")]),
-            aligned([("layers", *(part.name for part in apart), "total"), *layers])])
+            aligned([("part", "arrays", "parameters", "share"), *rows]),
+            aligned([("layers", *apart, "total"), *layers])])
 
 
 def summary(model: nn.Module) -> Summary:
@@ -109,12 +96,11 @@ def summary(model: nn.Module) -> Summary:
         raise ValueError(f"{type(model).__name__} has no parameters to count: pass a network")
     layers = [(name, type(module).__name__) for name, module in model.named_modules()
               if name and (isinstance(module, LAYERS) or list(module.parameters(recurse=False)))]
-    parts = {}
-    for part in dict.fromkeys(part for array in arrays for part in _parts_of(array.name)):
-        own = [array for array in arrays if part in _parts_of(array.name)]
-        parts[part[0]] = Part(*part, len(own), sum(array.parameters for array in own),
-                              _count(kind for name, kind in layers if part in _parts_of(name)))
-    return Summary(type(model).__name__, arrays, parts, _count(kind for _, kind in layers))
+    parts = dict.fromkeys(part for array in arrays for part in _parts_of(array.name))
+    return Summary(type(model).__name__, arrays, _count(kind for _, kind in layers), {
+        part: Summary(part, [array for array in arrays if part in _parts_of(array.name)],
+                      _count(kind for name, kind in layers if part in _parts_of(name)))
+        for part in parts})
 
 
 def _count(kinds: Iterable[str]) -> dict[str, int]:
@@ -124,20 +110,19 @@ def _count(kinds: Iterable[str]) -> dict[str, int]:
     return {kind: counts[kind] for kind in order if counts[kind]}
 
 
-def _parts_of(name: str) -> list[tuple[str, str]]:
-    """The (part, inside) pairs that something of this dotted name belongs to, outermost first."""
+def _parts_of(name: str) -> list[str]:
+    """The parts that something of this dotted name belongs to, outermost first."""
     first, _, rest = name.partition(".")
-    if first != "vae":
-        return [(HALVES.get(first, first), "")]
-    half = rest.partition(".")[0]
-    return [("vae", "")] + [(HALVES.get(half, half), "vae")] * bool(half)
+    if first == "vae" and rest:
+        return ["vae", *_parts_of(rest)]
+    return [HALVES.get(first, first)]
 
 
 # What a model does
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What one block computes in one pass over a batch."""
+    """What one block computes in one pass over one picture."""
 
     part: str                   # "text_encoder", "unet", "encoder" or "decoder"
     name: str                   # model.get_submodule(name) is the block
@@ -148,7 +133,7 @@ class BlockCost:
 
 
 def cost(model: StableDiffusion | Network, *, latent_size: tuple[int, int] | None = None,
-         tokens: int | None = None, batch: int = 1) -> list[BlockCost]:
+         tokens: int | None = None) -> list[BlockCost]:
     """Measure each block of one pass through every part, in the order in which they run.
 
     The blocks are disjoint and together the whole model, so their columns add up. A network of
@@ -157,7 +142,6 @@ def cost(model: StableDiffusion | Network, *, latent_size: tuple[int, int] | Non
     latent_size: (h, w) in latent cells, each 8 x 8 pixels of the picture in v1; needed for a UNet
         or VAE by itself, while a StableDiffusion has a default size of picture.
     tokens: of the prompt; as many as the text encoder takes, 77 in v1, if None.
-    batch: pictures and prompts; guidance doubles what the UNet sees of each.
     Raises TypeError for another model, ValueError for sizes that cannot be.
     """
     if not isinstance(model, StableDiffusion | Network):
@@ -165,19 +149,28 @@ def cost(model: StableDiffusion | Network, *, latent_size: tuple[int, int] | Non
                         f"{type(model).__name__}: pass the network that it is part of")
     build: Any = type(model)
     with torch.device("meta"), torch.no_grad():
-        blank = build(model.config)
+        blank, longest = build(model.config), TextConfig.max_length
+        if isinstance(blank, CLIPTextTransformer):
+            latent_size, longest = (1, 1), blank.config.max_length      # it sees no latents
+        elif isinstance(blank, StableDiffusion):
+            side = blank.config.image_size // blank.config.vae.downscale
+            latent_size, longest = latent_size or (side, side), blank.config.text.max_length
+        if latent_size is None:
+            raise ValueError(f"latent_size is missing: a {type(model).__name__} by itself takes "
+                             f"any, pass (h, w), such as (64, 64) for v1's pictures of 512 x 512")
+        sizes = (longest if tokens is None else tokens, *latent_size)
+        if min(sizes) < 1:
+            raise ValueError(f"tokens, height and width must be at least 1, got {sizes}")
         if not isinstance(blank, StableDiffusion):
-            return _measure(blank, "", latent_size, tokens, batch)
-        side = blank.config.image_size // blank.config.vae.downscale
-        return [row for name in NETWORKS.values() for row in _measure(
-            getattr(blank, name), f"{name}.", latent_size or (side, side),
-            blank.config.text.max_length if tokens is None else tokens, batch)]
+            return _measure(blank, "", *sizes)
+        return [row for name in NETWORKS.values()
+                for row in _measure(getattr(blank, name), f"{name}.", *sizes)]
 
 
-def _measure(network: Network, prefix: str, latent_size: tuple[int, int] | None,
-             tokens: int | None, batch: int) -> list[BlockCost]:
-    """The blocks of one network on the meta device."""
-    names, shapes, flops = {block: name for name, block in _blocks(network)}, {}, Counter()
+def _measure(network: Network, prefix: str, tokens: int, h: int, w: int) -> list[BlockCost]:
+    """The blocks of one network on the meta device, in one pass; for the VAE, one each way."""
+    names = {block: name for name, block in _blocks(network)}
+    shapes, flops = dict[nn.Module, Shape](), Counter[nn.Module]()
     with FlopCounterMode(display=False) as counter:
         def begin(block: nn.Module, inputs: Any) -> None:
             flops[block] -= counter.get_total_flops()
@@ -189,36 +182,20 @@ def _measure(network: Network, prefix: str, latent_size: tuple[int, int] | None,
         for block in names:
             block.register_forward_pre_hook(begin)
             block.register_forward_hook(end)
-        _run(network, latent_size, tokens, batch)
+        if isinstance(network, CLIPTextTransformer):
+            network(torch.zeros(1, tokens, dtype=torch.long))
+        elif isinstance(network, UNet):
+            network(torch.empty(1, network.config.latent_channels, h, w), torch.empty(1),
+                    torch.empty(1, tokens, network.config.context_dim))
+        else:
+            f = network.config.downscale
+            network.encode(torch.empty(1, network.config.image_channels, f * h, f * w))
+            network.decode(torch.empty(1, network.config.latent_channels, h, w))
     not_called = [block for block in names if block not in shapes]
-    return [BlockCost(_parts_of(f"{NETWORKS[type(network)]}.{names[block]}")[-1][0],
+    return [BlockCost(_parts_of(f"{NETWORKS[type(network)]}.{names[block]}")[-1],
                       prefix + names[block], type(block).__name__, shapes.get(block),
                       sum(p.numel() for p in block.parameters()), flops[block])
             for block in (*not_called, *shapes)]
-
-
-def _run(network: Network, latent_size: tuple[int, int] | None, tokens: int | None,
-         batch: int) -> None:
-    """One pass over inputs of these sizes; for the VAE, one each way."""
-    if isinstance(network, CLIPTextTransformer):
-        latent_size = (1, 1)                # which it never sees
-        tokens = network.config.max_length if tokens is None else tokens
-    if latent_size is None:
-        raise ValueError(f"latent_size is missing: a {type(network).__name__} by itself takes any, "
-                         f"pass (h, w), such as (64, 64) for v1's pictures of 512 x 512")
-    (h, w), tokens = latent_size, TextConfig.max_length if tokens is None else tokens
-    if min(batch, tokens, h, w) < 1:
-        raise ValueError(f"batch, tokens and latent_size must be at least 1, got {batch}, "
-                         f"{tokens} and {latent_size}")
-    if isinstance(network, CLIPTextTransformer):
-        network(torch.zeros(batch, tokens, dtype=torch.long))
-    elif isinstance(network, UNet):
-        network(torch.empty(batch, network.config.latent_channels, h, w), torch.empty(batch),
-                torch.empty(batch, tokens, network.config.context_dim))
-    else:
-        f = network.config.downscale
-        network.encode(torch.empty(batch, network.config.image_channels, f * h, f * w))
-        network.decode(torch.empty(batch, network.config.latent_channels, h, w))
 
 
 def _blocks(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -261,24 +238,24 @@ def info(config: Config, *, arrays: bool = False) -> str:
     """
     with torch.device("meta"):
         sd = StableDiffusion(config)
-    content, rows = summary(sd), cost(sd)
-    flops: Counter[str] = Counter()
+    content, rows, flops = summary(sd), cost(sd), Counter[str]()
     for row in rows:
         flops[row.part] += row.flops
     picture = (config.vae.image_channels, config.image_size, config.image_size)
     latents = (config.vae.latent_channels, *(side // config.vae.downscale for side in picture[1:]))
     passes = {"text_encoder": 2, "unet": 2 * config.steps, "decoder": 1}
     total = sum(n * flops[part] for part, n in passes.items())
-    sizes = [
+    texts = [
+        f"{config.name}\n"
         f"prompt     {config.text.max_length} tokens of {config.text.vocab_size:,} -> "
-        f"{config.text.max_length} x {config.text.width}",
-        f"picture    {_sides(picture)} = {prod(picture):,} numbers",
+        f"{config.text.max_length} x {config.text.width}\n"
+        f"picture    {_sides(picture)} = {prod(picture):,} numbers\n"
         f"latents    {_sides(latents)} = {prod(latents):,} numbers, "
-        f"{prod(picture) / prod(latents):g} times fewer",
-        f"one pass   {', '.join(f'{part} {_flop(flops[part])}' for part in flops)}",
+        f"{prod(picture) / prod(latents):g} times fewer\n"
+        f"one pass   {', '.join(f'{part} {_flop(flops[part])}' for part in flops)}\n"
         f"a picture  of {config.steps} guided steps: "
-        f"{' + '.join(f'{n} x {part}' for part, n in passes.items())} = {_flop(total)}"]
-    texts = [config.name + "\n" + "\n".join(sizes), str(content), cost_table(rows)]
+        f"{' + '.join(f'{n} x {part}' for part, n in passes.items())} = {_flop(total)}",
+        str(content), cost_table(rows)]
     return "\n\n".join(texts + [array_table(content.arrays)] * arrays)
 
 

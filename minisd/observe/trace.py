@@ -36,7 +36,7 @@ from minisd.observe.files import written_whole
 from minisd.observe.pictures import grid
 from minisd.observe.reading import MOST_PIXELS
 from minisd.samplers import SampleStep
-from minisd.settings import Run, Settings, plan
+from minisd.settings import Run, RunSettings, plan
 
 if TYPE_CHECKING:                   # replaying needs no network
     from minisd.pipeline import StableDiffusion
@@ -285,7 +285,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 # Of a model
 
 def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decoded = "snapshots",
-           attention: bool = False, **settings: Unpack[Settings]) -> Trace:
+           attention: bool = False, **settings: Unpack[RunSettings]) -> Trace:
     """The whole run of `sd.steps(prompt, **settings)`, recorded.
 
     pictures: decode x_t and x0 at every quarter ("snapshots"), after each step ("all"), or never
@@ -298,7 +298,7 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
     if pictures not in ("snapshots", "all", "none"):
         raise ValueError(f"pictures must be 'snapshots', 'all' or 'none', got {pictures!r}")
     run = plan(sd.config, prompt, settings)
-    fixed: Settings = {**settings, "seed": run.seeds}       # drawn at random where it was None
+    fixed: RunSettings = {**settings, "seed": run.seeds}       # drawn at random where it was None
     recorder: AbstractContextManager[list[AttentionMap]] = (
         record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
         else nullcontext([]))

@@ -25,7 +25,7 @@ PLAIN = {fast: book for book, fast in FAST.items()}
 
 def accelerate(model: Model) -> Model:
     """Give a model, or one of its networks, what is faster on its device; returns it."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return _exchanged(model, FAST, torch.channels_last) if on_cpu else model
 
 
@@ -38,4 +38,4 @@ def _exchanged(model: Model, classes: Mapping[type[nn.Module], type[nn.Module]],
                memory_format: torch.memory_format) -> Model:
     for module in model.modules():
         module.__class__ = classes.get(type(module), type(module))
-    return model.to(memory_format=memory_format)
+    return model.to(memory_format=memory_format)   # type: ignore[call-overload]

@@ -1,12 +1,13 @@
 """Two prompts side by side: one seed, one noise, and what the words that differ change."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
+from typing import NamedTuple
 
 from PIL import Image
 
+from minisd.figures.style import printable
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets import knobs
@@ -18,11 +19,11 @@ from minisd.widgets.explorer import Explorer, Values, View, painting, small
 SIDE = 240                      # pixels along each of the three pictures
 STEPS = 12
 SEEDS = 50                      # on the slider
+TOLD = 120                      # letters of a change that are told
 MANY = 300                      # words, of which no word-by-word difference is computed
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """Words of the first prompt, and those that stand in their place; "" where there are none."""
 
     before: str
@@ -75,11 +76,7 @@ def told(changes: tuple[Change, ...]) -> str:
     """The changes in one sentence."""
     if not changes:
         return "The prompts are the same, and so are the pictures."
-    return "; ".join(f"“{cut(change.before)}” becomes “{cut(change.after)}”"
-                     if change.before and change.after
-                     else f"“{cut(change.after)}” is added" if change.after
-                     else f"“{cut(change.before)}” is gone" for change in changes[:6])
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    pairs = [(printable(before, TOLD), printable(after, TOLD)) for before, after in changes[:6]]
+    return "; ".join(f"“{before}” becomes “{after}”" if before and after else
+                     f"“{after}” is added" if after else f"“{before}” is gone"
+                     for before, after in pairs)

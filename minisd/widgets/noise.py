@@ -13,9 +13,8 @@ from torch import Tensor
 
 from minisd import images
 from minisd.diffusion import Schedule, add_noise
-from minisd.figures.pixels import signed
+from minisd.figures.pixels import array, mosaic, signed
 from minisd.figures.style import COLOURS, INK, PAPER
-from minisd.observe import pictures
 from minisd.observe.preview import preview
 from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
@@ -40,8 +39,8 @@ def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
         noise = torch.randn(latents.shape, generator=g)
         x_t = add_noise(latents, noise, sd.schedule.at(at["t"]))
         mixed = add_noise(pixels, torch.randn(pixels.shape, generator=g), sd.schedule.at(at["t"]))
-        above = [(mosaic(signal * latents[0]), f"{signal:.3f} x_0"),
-                 (mosaic(sigma * noise[0]), f"+ {sigma:.3f} noise"), (mosaic(x_t[0]), "= x_t")]
+        above = [(channels(signal * latents[0]), f"{signal:.3f} x_0"),
+                 (channels(sigma * noise[0]), f"+ {sigma:.3f} noise"), (channels(x_t[0]), "= x_t")]
         below = [(images.to_pil(mixed)[0], "the same t in pixels"),
                  (schedule_picture(sd.schedule, at["t"]), "picture falls, noise grows")]
         for done, shown in enumerate((lambda: (preview(sd, x_t)[0], "x_t, a preview"),
@@ -70,10 +69,9 @@ def in_digits(schedule: Schedule, t: int) -> str:
             f"signal-to-noise ratio {ratio:.3g}: {larger}")
 
 
-def mosaic(latents: Tensor) -> Image.Image:
+def channels(latents: Tensor) -> Image.Image:
     """All channels (c, h, w) as signed maps on one scale, in as many rows as columns."""
-    maps = [signed(values, LIMIT) for values in latents]
-    return pictures.grid(maps, columns=math.ceil(math.sqrt(len(maps))), gap=1)
+    return signed(torch.from_numpy(mosaic(array(latents))).nan_to_num(), LIMIT)
 
 
 def schedule_picture(schedule: Schedule, t: int) -> Image.Image:

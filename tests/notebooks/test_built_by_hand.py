@@ -2,8 +2,8 @@
 
     python tests/notebooks/test_built_by_hand.py        prints what is built, and what is not
 
-A definition counts as built where a cell that begins with `# minisd/<file>.py` holds the same syntax
-tree, docstrings apart. A method may stand in its class or, for long classes, by itself.
+A definition counts as built where a cell that begins with `# minisd/<file>.py` holds the same
+syntax tree, docstrings apart. A method may stand in its class or, for long classes, by itself.
 """
 
 import ast
