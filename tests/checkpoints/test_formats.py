@@ -176,7 +176,7 @@ DAMAGE: dict[str, tuple[Build, str]] = {
     "ckpt, another zip archive": (archive, CUT + "no data.pkl"),
     "ckpt, a flipped bit": (
         saved("x.ckpt", lambda b: b.replace(torch.arange(12.0).numpy().tobytes(),
-                                            torch.arange(1, 13.0).numpy().tobytes())), "CRC-32"),
+                                            torch.arange(1, 13.0).numpy().tobytes())), "checksum"),
     "ckpt, an emptied record": (
         record(lambda name, data: b"" if name.endswith("data/0") else data), "does not hold 12"),
     "ckpt, a record of another length": (
