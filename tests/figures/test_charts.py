@@ -47,15 +47,13 @@ def test_bars_keep_their_order_and_write_their_values(tmp_path: Path) -> None:
     assert axes.get_xlim()[0] < -0.25 and axes.yaxis_inverted() and ink(figure, tmp_path) > 0.05
 
 
-def test_groups_of_bars_stand_side_by_side_stacked_or_in_panels() -> None:
+def test_groups_of_bars_stand_side_by_side_or_end_to_end() -> None:
     groups = {"one": {"x": 0.25, "y": 0.75}, "two": {"y": 1.0}}
     beside = figures.bars(groups, "t").axes[0].patches
     assert [bar.get_width() for bar in beside] == [0.25, 0.75, 0.0, 1.0]
     assert beside[1].get_y() != beside[3].get_y() and beside[2].get_hatch()
     stacked = figures.bars(groups, "t", stacked=True).axes[0].patches
     assert [bar.get_x() for bar in stacked] == [0, 0, 0.25, 0.75]
-    panels = figures.bars(groups, "t", panels=True)
-    assert [axes.get_xlabel() for axes in panels.axes] == ["one", "two"]
 
 
 def test_clouds_share_their_axes_and_paths_lie_behind(tmp_path: Path) -> None:

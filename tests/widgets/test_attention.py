@@ -121,15 +121,6 @@ def test_what_makes_no_sense_is_refused_at_once(sd) -> None:
         attention_explorer(sd, PROMPT, steps=-1)
 
 
-@pytest.mark.parametrize(("knob", "value"), [
-    ("word", "start"), ("word", "padding"), ("layer", "mid.layers.0"), ("step", 1), ("step", 5),
-    ("strength", 0.0)])
-def test_every_knob_shows_another_picture(explorer, knob: str, value) -> None:
-    before, shown = explorer.seen.picture.tobytes(), explorer.picture.value
-    turn(explorer, **{knob: value})
-    assert explorer.seen.picture.tobytes() != before and explorer.picture.value != shown
-
-
 def test_a_head_shows_another_picture_once_a_layer_is_chosen(explorer) -> None:
     assert "choose a layer first" in turn(explorer, head="head 1")
     turn(explorer, layer="up.2.layers.1")

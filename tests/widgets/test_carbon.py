@@ -32,10 +32,8 @@ def test_it_opens_with_the_card_and_shows_its_sum(calculator) -> None:
 @pytest.mark.parametrize(("knob", "value", "said"), [
     ("watts", 400.0, "18,000 kg"), ("hours", 15.0, "1.12 kg"), ("kg_per_kwh", 0.5, "18,750 kg"),
     ("pue", 2.0, "22,500 kg"), ("hours", 0.0, "= 0 kg")])
-def test_every_knob_changes_sum_and_picture(calculator, knob: str, value: float, said: str) -> None:
-    before = calculator.seen.picture.tobytes()
+def test_every_factor_counts(calculator, knob: str, value: float, said: str) -> None:
     assert said in turn(calculator, **{knob: value})
-    assert calculator.seen.picture.tobytes() != before
 
 
 @pytest.mark.parametrize(("kg", "said"), [
