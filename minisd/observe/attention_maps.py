@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from minisd.attention import Attention
 
-KINDS = {"self_attn": "self", "cross_attn": "cross"}        # the last part of an attention's name
-
 # Weights (b, heads, n, m) and the layer's name -> what takes their place, or None
 Edit = Callable[[Tensor, str], Tensor | None]
 
@@ -60,7 +58,7 @@ def attention_layers(network: nn.Module, kind: str | None = "cross", layers: Seq
 
 def kind_of(name: str) -> str:
     """"self" or "cross", by an attention's name."""
-    return KINDS.get(name.rpartition(".")[2], "self")
+    return "cross" if name.endswith("cross_attn") else "self"
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from minisd.observe.files import written_whole
 from minisd.observe.pictures import grid
 from minisd.observe.reading import MOST_PIXELS
 from minisd.samplers import SampleStep
-from minisd.settings import Run, RunSettings, plan
+from minisd.settings import RunSettings, plan
 
 if TYPE_CHECKING:                   # replaying needs no network
     from minisd.pipeline import StableDiffusion
@@ -307,7 +307,15 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
     marks = {"none": [], "all": range(len(trace) + 1),
              "snapshots": snapshot_marks(len(trace))}[pictures]
     factor = sd.config.vae.downscale
-    about = about_run(run, trace.latents, factor) | identity(sd) | {"torch": torch.__version__}
+    height, width = (side * factor for side in trace.latents.shape[-2:])
+    about = {"prompt": run.prompts[0], "negative_prompt": run.negative_prompt,
+             "guidance_scale": run.guidance_scale, "steps": run.steps, "sampler": run.sampler,
+             "eta": run.eta, "seed": run.seeds[0], "height": height, "width": width,
+             "num_images": len(run.prompts),
+             "strength": None if run.image is None else run.strength,
+             "task": ("text_to_image" if run.image is None else
+                      "image_to_image" if run.mask is None else "inpaint"),
+             **identity(sd), "torch": torch.__version__}
     return replace(trace.with_pictures(sd.decode, marks), about=about,
                    factors=preview.factors_of(sd.config.vae), enlarge=factor)
 
@@ -318,15 +326,3 @@ def _shown(steps: Iterable[SampleStep], on_step: Callable[[SampleStep], None] | 
         if on_step is not None:
             on_step(step)
         yield step
-
-
-def about_run(run: Run, latents: Tensor, downscale: int) -> dict[str, Any]:
-    """In plain words and numbers, all that decides a result beside the model and pictures."""
-    height, width = (side * downscale for side in latents.shape[-2:])
-    return {"prompt": run.prompts[0], "negative_prompt": run.negative_prompt,
-            "guidance_scale": run.guidance_scale, "steps": run.steps, "sampler": run.sampler,
-            "eta": run.eta, "seed": run.seeds[0], "height": height,
-            "width": width, "num_images": len(run.prompts),
-            "strength": None if run.image is None else run.strength,
-            "task": ("text_to_image" if run.image is None else
-                     "image_to_image" if run.mask is None else "inpaint")}

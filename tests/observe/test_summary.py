@@ -57,7 +57,8 @@ def totals(rows: list[BlockCost]) -> dict[str, tuple[int, int]]:
 def test_v1_has_its_published_parameters() -> None:
     content = summary(empty(V1))
     assert content.parameters == 1_066_235_307
-    assert {name: (part.parameters, part.arrays) for name, part in content.parts.items()} == {
+    assert {name: (part.parameters, len(part.arrays))
+            for name, part in content.parts.items()} == {
         "text_encoder": (123_060_480, 196),
         "unet": (859_520_964, 686),
         "vae": (83_653_863, 248),
@@ -82,8 +83,7 @@ def test_what_is_counted_is_all_there_is(config: Config) -> None:
         name: tuple(value.shape) for name, value in sd.state_dict().items()}
     assert all(a.parameters == sd.get_parameter(a.name).numel() for a in content.arrays)
     parts = content.parts
-    assert [(p.name, p.inside) for p in parts.values()] == [
-        ("text_encoder", ""), ("unet", ""), ("vae", ""), ("encoder", "vae"), ("decoder", "vae")]
+    assert list(parts) == ["text_encoder", "unet", "vae", "encoder", "decoder"]
     for whole, halves in (("vae", ["encoder", "decoder"]), (None, ["text_encoder", "unet", "vae"])):
         total = parts[whole] if whole else content
         assert total.parameters == sum(parts[half].parameters for half in halves)
@@ -155,21 +155,19 @@ def test_a_convolution_and_an_attention_by_hand() -> None:
         convolutions + self_attention + cross_attention + feed_forward)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("config", CONFIGS[1:], ids=lambda config: config.name)
-def test_the_blocks_together_cost_what_torch_counts_of_the_whole(config: Config, batch: int
-                                                                 ) -> None:
+def test_the_blocks_together_cost_what_torch_counts_of_the_whole(config: Config) -> None:
     """Odd latent sizes and few tokens: nothing is left out, and nothing counted twice."""
     sd, tokens, (h, w) = empty(config), 11, (7, 9)
-    rows = cost(sd, latent_size=(h, w), tokens=tokens, batch=batch)
+    rows = cost(sd, latent_size=(h, w), tokens=tokens)
     factor, channels = config.vae.downscale, config.vae.latent_channels
     with torch.device("meta"), torch.no_grad():
         passes = {
-            "text_encoder": lambda: sd.text_encoder(torch.zeros(batch, tokens, dtype=torch.long)),
-            "unet": lambda: sd.unet(torch.empty(batch, channels, h, w), torch.empty(batch),
-                                    torch.empty(batch, tokens, config.unet.context_dim)),
-            "encoder": lambda: sd.vae.encode(torch.empty(batch, 3, factor * h, factor * w)),
-            "decoder": lambda: sd.vae.decode(torch.empty(batch, channels, h, w))}
+            "text_encoder": lambda: sd.text_encoder(torch.zeros(1, tokens, dtype=torch.long)),
+            "unet": lambda: sd.unet(torch.empty(1, channels, h, w), torch.empty(1),
+                                    torch.empty(1, tokens, config.unet.context_dim)),
+            "encoder": lambda: sd.vae.encode(torch.empty(1, 3, factor * h, factor * w)),
+            "decoder": lambda: sd.vae.decode(torch.empty(1, channels, h, w))}
         for part, run in passes.items():
             with FlopCounterMode(display=False) as counter:
                 run()
@@ -246,8 +244,6 @@ def test_what_cannot_be_measured_is_refused() -> None:
         cost(sd, latent_size=(0, 4))
     with pytest.raises(ValueError, match="at least 1"):
         cost(sd, tokens=0)
-    with pytest.raises(ValueError, match="at least 1"):
-        cost(sd, batch=-2)
     with pytest.raises(ValueError, match="n at most 13"):
         cost(sd, tokens=14)
 

@@ -231,20 +231,20 @@ def test_a_damaged_file_gets_one_clear_error(file, damage) -> None:
         data = {"cut": data[:-5], "cut in the header": data[:50], "empty": b"",
                 "web page": b"<!DOCTYPE html><html>" * 20}[damage]
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"run(: it)? is (damaged, cut off, or no|a safe.*, but no) trace"):
+    with pytest.raises(ValueError, match=r"run: it is (damaged, cut off, or|.*, but) no trace"):
         Trace.load(file)
 
 
 def test_foreign_and_newer_files_are_named(file, tmp_path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / "weights")
-    with pytest.raises(ValueError, match="weights: it is a safetensors file, but no trace: expected a"):
+    with pytest.raises(ValueError, match="weights: it is a safetensors file, but no trace"):
         Trace.load(tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="no trace at .*nowhere: check the path"):
         Trace.load(tmp_path / "nowhere")
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata() | {"minisd_trace": "2", "data": "unreadable"}
     save_file({"a": torch.zeros(3)}, tmp_path / "newer", metadata)
-    with pytest.raises(ValueError, match="newer: it is a trace of format 2, this program reads 1: upd"):
+    with pytest.raises(ValueError, match="trace of format 2, this program reads 1: upd"):
         Trace.load(tmp_path / "newer")
 
 

@@ -200,11 +200,3 @@ def test_copies_and_pickles_stay_fast(sd, monkeypatch) -> None:
     other.load_state_dict(fast.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(),
                                                  sd.state_dict().values(), strict=True))
-
-
-def test_loading_for_inference_accelerates_unless_told_not_to() -> None:
-    for fast in (True, False):
-        sd = minisd.load("toyworld", device="cpu", fast=fast)
-        kinds = {type(module) for module in sd.modules()}
-        assert kinds & set(speed.FAST if fast else speed.PLAIN) == set()
-        assert kinds & set(speed.PLAIN if fast else speed.FAST)
