@@ -108,7 +108,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]      # of a page, for some devices
         raise ValueError(f"device {name!r} is not at hand ({reason}): try 'cpu'") from error
     return device
 
