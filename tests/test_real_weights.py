@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import minisd
-from minisd.diffusion import take_step
+from minisd.diffusion import ddim_coefficients, take_step
 from minisd.pipeline import StableDiffusion
-from minisd.samplers import SampleStep, make_rule
+from minisd.samplers import SampleStep, make_sampler
 
 PROMPT = "a photograph of an astronaut riding a horse"
 TOLERANCE = 3e-3                # absolute, from a GPU's kernels to a CPU's, through three steps
@@ -28,9 +28,8 @@ def as_it_ends(sd: StableDiffusion, last: SampleStep) -> Tensor:
 
 def at_the_smallest_sigma(sd: StableDiffusion, last: SampleStep) -> Tensor:
     """DPM-Solver++ once ended at the noise of t = 0, not at none; its last step is of order one."""
-    rule = make_rule("dpm++2m", sd.schedule, STEPS)
-    step = rule.move(STEPS - 1, sd.schedule.sigma_at(0))    # type: ignore[attr-defined]
-    return take_step(last.x_t, last.eps, None, step)
+    level = make_sampler("dpm++2m", sd.schedule, STEPS).alpha_bar[STEPS - 1]
+    return take_step(ddim_coefficients(level, sd.schedule.at(0)), last.x_t, last.eps)
 
 
 CASES = [

@@ -30,7 +30,7 @@ MODEL = os.environ.get("MINISD_MODEL", "toyworld")
 SHIPPED = (TOYWORLD / "unet.safetensors").is_file()
 
 MEGABYTE = 1_000_000
-CELL_SECONDS = 600              # for one cell on a busy machine
+CELL_SECONDS = 1500            # for one cell on a busy machine
 SECONDS, LONG_SECONDS = 60, {"15_training": 180}    # for one notebook on two idle cores
 BUSY = float(os.environ.get("MINISD_BUSY", 6))      # how much longer a shared machine may take
 VIEW = "application/vnd.jupyter.widget-view+json"
