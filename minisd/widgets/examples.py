@@ -16,7 +16,6 @@ class Examples:
     story_prompt: str               # for looking into one run, from noise to picture
     story_word: str                 # a thing in it
     story_negative_prompt: str
-    guidance: float                 # the scale that suits the model
     seed: int
     word_order: tuple[str, str]     # the same words, and another meaning
     sentences: tuple[str, ...]      # near in meaning and far
@@ -34,7 +33,6 @@ TOYWORLD = Examples(
     story_prompt="a red car below a yellow balloon in the sky",
     story_word="balloon",
     story_negative_prompt="",
-    guidance=3.0,
     seed=3,
     word_order=("a red car below a yellow balloon", "a yellow car below a red balloon"),
     sentences=("a red car below a yellow balloon", "a yellow balloon above a red car",
@@ -67,7 +65,6 @@ V1 = Examples(
     story_word="car",
     story_negative_prompt="Images cut out at the top, left, right, bottom, bad composition, "
                           "watermark, out of frame, unreal engine, unnatural",
-    guidance=7.5,
     seed=1234,
     word_order=("a photo of a dog on a horse", "a photo of a horse on a dog"),
     sentences=("a photo of a dog on a horse", "a picture of a dog riding a horse",

@@ -32,8 +32,8 @@ from minisd.widgets.explorer import Explorer, Request, Values, View, small
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0)
 STEPS, SEEDS = 12, 50
-WIDE, SIDE = 960, 312                           # pixels: the strip, and each picture below it
-THUMB, CURVE, HEAD, LINE = 112, 110, 24, 17     # of the strip: picture, curve, label, verdict
+WIDE, SIDE = 840, 274                           # pixels: the strip, and each picture below it
+THUMB, CURVE, HEAD, LINE = 100, 100, 24, 17     # of the strip: picture, curve, label, verdict
 HIGH = HEAD + THUMB + 4 * LINE + CURVE
 KEPT, PATIENCE = 6, 10.0                        # strips; seconds that the cell waits for the first
 

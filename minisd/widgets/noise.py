@@ -51,7 +51,7 @@ def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
     board = {"t": knobs.slider("Timestep t", last // 3, 0, last, live=live),
              "seed": knobs.words("Seed of the noise", "0")}
     return Explorer("noise slider", board, frames, width=3 * SIDE + 2 * GAP, memory=memory,
-                    about="a picture's latents, noise, their sum x_t, and x_t decoded")
+                    live=live, about="a picture's latents, noise, their sum x_t, and x_t decoded")
 
 
 def factors(schedule: Schedule, t: int) -> tuple[float, float]:

@@ -46,18 +46,20 @@ class VAEExplorer(Explorer):
         self.sd, self.pictures = sd, dict(pictures)
         self.files: dict[str, bytes] = {}               # what was uploaded
         self.choice = knobs.choice("Picture", list(pictures))
-        self.channels = [knobs.slider(f"Channel {c}", 1.0, LEAST, MOST, 0.1, live=small(sd.vae))
+        live = small(sd.vae)
+        self.channels = [knobs.slider(f"Channel {c}", 1.0, LEAST, MOST, 0.1, live=live)
                          for c in range(sd.config.vae.latent_channels)]
         board = {"picture": self.choice,
                  **{f"channel_{c}": knob for c, knob in enumerate(self.channels)}}
-        super().__init__("vae explorer", board, self._frames, width=WIDTH, memory=Memory(sd),
+        super().__init__("vae explorer", board, self._frames, width=WIDTH, live=live,
+                         memory=Memory(sd),
                          about="original, decoded, difference, and the latent channels")
         self.upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture"
                                             ).add_class("minisd-upload")
         self.undo = ipywidgets.Button(description="All channels to 1").add_class("minisd-undo")
         self.upload.observe(self._take, "value")
         self.undo.on_click(self._undo)
-        self.buttons.children = (self.upload, self.undo)
+        self.buttons.children = (*self.buttons.children, self.upload, self.undo)
 
     def _take(self, change: Any) -> None:
         """Offer the uploaded picture under its own name, numbered if there is one like it."""

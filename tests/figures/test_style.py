@@ -125,22 +125,20 @@ def test_drawing_leaves_no_trace_outside_the_figure(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
-def test_figures_of_two_threads_do_not_mix_their_styles(tmp_path: Path) -> None:
-    before, wrong = dict(rcParams), []
+def test_styles_of_two_threads_do_not_mix() -> None:
+    """matplotlib's settings are global: whoever came second would put back those of the first."""
+    before, entered = dict(rcParams), threading.Event()
 
-    def draw(i: int) -> None:
-        try:
-            figures.save(chart(), tmp_path / f"{i}.png")
-        except Exception as error:
-            wrong.append(error)
+    def second() -> None:
+        with figures.house():
+            entered.set()
 
-    threads = [threading.Thread(target=draw, args=(i,)) for i in range(4)]
-    for thread in threads:
+    thread = threading.Thread(target=second)
+    with figures.house():
         thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong and dict(rcParams) == before
-    assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(4)}) == 1
+        assert not entered.wait(0.3)
+    thread.join()
+    assert entered.is_set() and dict(rcParams) == before
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

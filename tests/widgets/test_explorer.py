@@ -80,7 +80,9 @@ def test_size_decides_what_waits(toy) -> None:
     lambda toy, soft: widgets.playground(toy), lambda toy, soft: widgets.guidance_lab(toy),
     lambda toy, soft: widgets.prompt_comparison(toy), lambda toy, soft: widgets.editor(toy, soft),
     lambda toy, soft: widgets.sampler_microscope(toy),
-    lambda toy, soft: widgets.attention_explorer(toy)])
+    lambda toy, soft: widgets.attention_explorer(toy),
+    lambda toy, soft: widgets.noise_slider(toy, soft),
+    lambda toy, soft: widgets.vae_explorer(toy, {"one": soft})])
 def test_nothing_large_paints_by_itself(toy, soft, monkeypatch, make) -> None:
     monkeypatch.setattr("minisd.widgets.explorer.PAINTS_AT_ONCE", 1)
     called = []
