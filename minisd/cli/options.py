@@ -71,7 +71,7 @@ def add_shared(parser: Parser, default: str = "") -> None:
     """The options that `replay` has too. default: what its record gives in place of auto."""
     add, auto = parser.add_argument, None if default else "auto"
     add("--init-image", type=arguments.file, metavar="FILE",
-        help="a picture to start from instead of noise")
+        help="the picture to start from, instead of noise")
     add("--mask", type=arguments.file, metavar="FILE",
         help="a picture of the same size, white where --init-image is to be repainted")
     add("-m", "--model", default=auto,

@@ -94,7 +94,8 @@ def test_the_tables_are_those_of_the_package():
     assert set(arguments.SAMPLERS) == set(samplers.SAMPLERS)
     assert set(arguments.DTYPES) == {"auto", *load.DTYPES}
     assert set(arguments.MODELS) == {"auto", TOYWORLD.name, *VERSIONS}
-    assert set(options.SETTINGS) <= settings.Settings.__annotations__.keys()
+    asked = options.settings(options.parse(["x"])).keys()
+    assert {*settings.LIMITS, "negative_prompt", "sampler", "image", "mask"} == asked
 
 
 def test_image_to_image_and_its_record(stub, photo):
