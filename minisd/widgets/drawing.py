@@ -77,7 +77,8 @@ def png_base64(picture: Image.Image, effort: int = 6) -> str:
 def picture_html(picture: Image.Image, *, alt: str, width: int) -> str:
     """An <img> with alternative text (`ipywidgets.Image` has none), `width` CSS pixels wide."""
     described = escape(alt.encode(errors="replace").decode())
-    return (f'<img alt="{described}" width="{width}" style="image-rendering: pixelated; '
+    scaled = "pixelated" if picture.width < width else "auto"
+    return (f'<img alt="{described}" width="{width}" style="image-rendering: {scaled}; '
             f'max-width: 100%; height: auto" src="data:image/png;base64,'
             f'{png_base64(picture, LIVE)}">')
 

@@ -91,7 +91,8 @@ class Explorer:
         self.view = ipywidgets.Box(
             [ipywidgets.VBox([*self.knobs.values(), self.buttons],
                              layout={"flex": "1 1 22em", "min_width": "20em"}),
-             ipywidgets.VBox([shown, self.text, self.engine.progress, self.engine.status],
+             ipywidgets.VBox([shown, self.text, *[self.engine.progress] * (live is not None),
+                              self.engine.status],
                              layout={"flex": f"0 1 {width + 8}px", "width": f"{width + 8}px"})],
             layout={"flex_flow": "row wrap", "grid_gap": "16px"})
         self.view.add_class(f"minisd-{name.replace(' ', '-')}")

@@ -20,8 +20,7 @@ from minisd.widgets import (
     attention_explorer,
     editor,
     examples,
-    guidance_explorer,
-    guided_pixel,
+    guidance_lab,
     noise_slider,
     prompt_comparison,
     sampler_microscope,
@@ -97,8 +96,7 @@ def main() -> None:
     picture = sd.text_to_image(words.prompt, seed=words.seed)[0]
     traces = {f"seed {seed}": sd.trace(words.prompt, seed=seed, steps=12) for seed in (1, 2, 3)}
     made: dict[str, Callable[[], Any]] = {
-        "guidance explorer": lambda: guidance_explorer(sd),
-        "guided pixel": lambda: guided_pixel(sd),
+        "guidance lab": lambda: guidance_lab(sd),
         "sampler microscope": lambda: sampler_microscope(sd),
         "prompt comparison": lambda: prompt_comparison(sd),
         "editor": lambda: editor(sd, picture),
