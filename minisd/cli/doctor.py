@@ -131,5 +131,5 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-CHECKS = (installation.python, installation.packages, installation.arrays, installation.kernel,
+CHECKS = (installation.python, installation.packages, installation.kernel,
           installation.importable, installation.outputs, weights, models, room, device)

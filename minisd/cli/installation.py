@@ -92,23 +92,6 @@ def _install(*wanted: str) -> str:
     return f"run `{sys.executable} -m pip install {quoted}`"
 
 
-def arrays() -> Findings:
-    """Whether torch starts at all, and whether it and numpy were built for one another."""
-    try:
-        import numpy as np
-        import torch
-
-        right = torch.from_numpy(np.arange(3)).add(1).numpy().tolist() == [1, 2, 3]
-        fault = "" if right else "numbers change on the way"
-    except ImportError:
-        raise
-    except Exception as error:      # a package built for another machine can raise anything
-        fault = str(error) or type(error).__name__
-    yield Finding("arrays", f"torch and numpy do not fit together, or not this machine ({fault})"
-                  if fault else "torch and numpy hand each other numbers",
-                  _install(*PACKAGES[:2]) if fault else "", broken=bool(fault))
-
-
 def kernel() -> Findings:
     """Whether notebooks that ask for the kernel "python3" run in this Python."""
     from jupyter_client.kernelspec import KernelSpecManager

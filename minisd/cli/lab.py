@@ -16,7 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minisd.cli import arguments
 from minisd.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
@@ -32,14 +31,14 @@ Whatever follows `--` goes on to JupyterLab:
 def run(argv: list[str]) -> int:
     """Run JupyterLab until it ends; returns its exit status."""
     parser = Parser("minisd lab", "Open JupyterLab on the notebooks with the right kernel.", EPILOG)
-    parser.add_argument("--port", type=arguments.number, metavar="N",
+    parser.add_argument("--port", type=int, metavar="N",
                         help="of its web page; the next free one if it is taken (default: 8888)")
     parser.add_argument("--no-browser", action="store_true",
                         help="only say the address, open nothing")
     cut = argv.index("--") if "--" in argv else len(argv)
     args = parser.read(argv[:cut], surplus=": what is JupyterLab's goes after --")
     if args.port is not None and args.port not in range(1, 65536):
-        raise ValueError(f"argument --port: expected 1 to 65535, got {args.port!r}")
+        raise ValueError(f"argument --port: expected 1 to 65535, got {args.port}")
     if not any(NOTEBOOKS.glob("*.ipynb")):
         raise RuntimeError(f"expected the notebooks in {NOTEBOOKS}, which is not there or empty: "
                            f"an installed minisd brings none, so run `python -m minisd lab` in a "

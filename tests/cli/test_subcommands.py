@@ -53,7 +53,7 @@ BAD = {
     "replay a stranger": (["replay", "photo.png"], "'photo.png' carries no metadata of minisd"),
     "replay to jpg": (["replay", "photo.png", "-o", "x.jpg"], "ends in .png, got 'x.jpg'"),
     "lab on port 0": (["lab", "--port", "0"], "--port: expected 1 to 65535, got 0"),
-    "lab on no port": (["lab", "--port", "x"], "--port: expected 1 to 65535, got 'x'"),
+    "lab on no port": (["lab", "--port", "x"], "--port: invalid int value: 'x'"),
     "lab with a word": (["lab", "00_quickstart"], "what is JupyterLab's goes after --"),
     "doctor with a word": (["doctor", "torch"], "unexpected 'torch'"),
 }
