@@ -104,14 +104,6 @@ def test_logarithmic_axes_are_labelled_in_digits(tmp_path: Path) -> None:
     assert "1000" in [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
 
 
-def test_titles_are_broken_into_even_lines_within_the_width() -> None:
-    lines = style.wrapped("one two three four five six seven eight", 1.5, 12).split("\n")
-    assert len(lines) > 1 and max(map(len, lines)) - min(map(len, lines)) < 8
-    assert style.wrapped("a\nb", 5, 12) == "a\nb"
-    assert [figures.percent(share) for share in (0.5, 0.0312, 0.0, 1.0)] == [
-        "50 %", "3.1 %", "0 %", "100 %"]
-
-
 # How they are made
 
 def chart() -> figures.Figure:

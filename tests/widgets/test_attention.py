@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from hands import ready, status, turn
+from hands import ready, turn
 
 from minisd.observe.attention_maps import (
     attention_layers,
@@ -96,24 +96,6 @@ def test_a_word_of_weight_0_takes_nothing(explorer) -> None:
     assert text.startswith("“car” takes 0.00% of the attention, 0.00% in the cell")
     assert text.endswith("its weight is multiplied by 0.")
     assert float(re.findall(r"([\d.]+)%", turn(explorer, strength=2.0))[0]) > 0
-
-
-def test_after_an_error_it_begins_anew(sd, reader, monkeypatch) -> None:
-    finish(reader.frames(at(step=1)))
-    with monkeypatch.context() as patch:
-        patch.setattr(sd.unet.mid, "forward", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            finish(reader.frames(at()))
-    finish(reader.frames(at()))
-    assert len(reader.run("", 1.0).steps) == STEPS
-
-
-def test_warnings_of_the_run_are_on_the_status_line_alone(sd, recwarn) -> None:
-    with ready(attention_explorer(sd, PROMPT, seed=SEED, steps=4)) as explorer:
-        for knobs in ({}, {"strength": 0.0}, {"layer": explorer.knobs["layer"].options[1]}):
-            turn(explorer, **knobs)
-            assert status(explorer).count("take at least 5 steps") == 1
-    assert not recwarn.list
 
 
 def test_what_makes_no_sense_is_refused_at_once(sd) -> None:

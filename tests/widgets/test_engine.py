@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import ipywidgets
@@ -77,19 +76,6 @@ def test_of_26_quick_requests_the_latest_wins() -> None:
     assert {request for request, _ in bench.worked} == {0, 25} and len(bench.worked) == 11
     # The stale run shows the preview that it owes, and stops.
     assert bench.shown[:2] == [(0, 1), (25, 1)] and bench.shown[-1] == (25, 10)
-
-
-def test_a_run_that_has_shown_something_stops_at_its_next_frame() -> None:
-    bench = Bench(gated=True)
-    bench.engine.submit("old")
-    bench.open(1)
-    bench.reach_gate()
-    bench.reach_gate()                                  # step 1 is shown, step 2 about to begin
-    bench.engine.submit("new")
-    bench.open()
-    bench.finish()
-    assert [step for request, step in bench.worked if request == "old"] == [1, 2]
-    assert [value for request, value in bench.shown if request == "old"] == [1]
 
 
 def test_errors_land_on_the_status_line_as_text_and_the_next_request_works(capfd) -> None:
@@ -200,17 +186,6 @@ def test_all_engines_share_one_thread_and_take_turns() -> None:
         bench.finish()
     assert len(threads) == 1 and threads.pop().daemon
     assert threading.active_count() <= before + 1
-
-
-def test_a_trait_observer_may_submit_again_from_the_worker() -> None:
-    bench = Bench(steps=2)
-    bench.engine.progress.observe(
-        lambda change: bench.engine.submit("b") if change.new == 2 else None, "value")
-    bench.engine.submit("a")
-    deadline = time.monotonic() + SOON
-    while bench.shown[-1:] != [("b", 2)] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert bench.shown[-1] == ("b", 2)
 
 
 def test_python_leaves_in_the_middle_of_a_run_without_a_word() -> None:

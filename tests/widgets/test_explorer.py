@@ -7,22 +7,20 @@ import re
 import ipywidgets
 import numpy as np
 import pytest
+import torch
 from hands import SOON, decoded, ready, status, turn
 from PIL import Image
 
-from minisd import widgets
+from minisd import StableDiffusion, widgets
+from minisd.config import V1
 from minisd.observe.trace import Trace
 from minisd.widgets import knobs
 from minisd.widgets.cells import Area
 from minisd.widgets.drawing import (
-    GAP,
-    LABEL_HIGH,
     VIEW,
     Knob,
     mimebundle,
     picture_html,
-    place,
-    sheet,
     still,
 )
 from minisd.widgets.engine import Frame
@@ -70,10 +68,9 @@ def test_a_large_model_waits_for_paint() -> None:
 
 
 def test_size_decides_what_waits(toy) -> None:
-    import torch
-    big = torch.nn.Module()
-    big.weight = torch.nn.Parameter(torch.empty(200_000_000, device="meta"))
-    assert small(toy.unet) and not small(big)
+    with torch.device("meta"):
+        v1 = StableDiffusion(V1)
+    assert small(toy.unet) and not small(v1.unet) and not small(v1.vae)
 
 
 @pytest.mark.parametrize("make", [
@@ -154,16 +151,6 @@ def test_a_still_takes_any_text_and_picture_and_stays_a_page(text: str) -> None:
         assert paper.width == 960 and 80 < paper.height < 4000
     tall, low = (still(RED, [Knob("a", "b")] * n, "").height for n in (40, 1))
     assert tall > low
-
-
-def test_a_sheet_places_its_pictures_under_their_labels() -> None:
-    paper = sheet((40, [(RED, "x"), (None, "empty")]), (10, [(RED, "y" * 99)]))
-    assert paper.size == (2 * 40 + GAP, 40 + 10 + 2 * LABEL_HIGH + GAP)
-    assert paper.getpixel((20, LABEL_HIGH + 5)) == (255, 0, 0)
-    assert paper.getpixel((60, LABEL_HIGH + 5)) == (255, 255, 255)
-    assert paper.getpixel((3, 40 + 2 * LABEL_HIGH + GAP + 2)) == (255, 0, 0)
-    place(paper, Image.new("RGB", (4, 4), "blue"), 0, LABEL_HIGH, 40, (1, 2))
-    assert paper.getpixel((20, LABEL_HIGH + 10)) == (26, 26, 26)        # the frame of a cell
 
 
 def test_under_grading_a_widget_is_a_picture(monkeypatch) -> None:

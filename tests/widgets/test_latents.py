@@ -11,7 +11,6 @@ from hands import enlarged, ready, status, tile, turn
 from PIL import Image
 
 from minisd import images
-from minisd.figures.pixels import signed
 from minisd.observe.reading import to_tensor
 from minisd.widgets import noise, noise_slider, vae, vae_explorer
 from minisd.widgets.drawing import GAP, LABEL_HIGH
@@ -136,23 +135,6 @@ def test_x_t_is_the_sum_of_picture_and_noise(slider, toy) -> None:
     assert "a seed is a whole number" in status(slider)
 
 
-def test_with_t_the_same_noise_grows_and_the_picture_fades(slider) -> None:
-    strength = []
-    for t in (50, 300, 900):
-        turn(slider, t=t)
-        shown = [np.frombuffer(place(slider, 0, column, noise.SIDE), np.uint8).astype(float)
-                 for column in range(2)]
-        strength.append([np.abs(values - 247).mean() for values in shown])
-    fading, growing = zip(*strength, strict=True)
-    assert fading[0] > fading[1] > fading[2] and growing[0] < growing[1] < growing[2]
-
-
-def test_the_words_turn_where_noise_and_picture_weigh_the_same(toy) -> None:
-    even = int((toy.schedule.alpha_bar < 0.5).nonzero()[0])
-    assert "the noise outweighs the picture" in noise.in_digits(toy.schedule, even)
-    assert "the picture outweighs the noise" in noise.in_digits(toy.schedule, even - 1)
-
-
 def test_the_marked_timestep_moves_along_the_curves(toy) -> None:
     marks = []
     for t in (0, 500, 999):
@@ -160,9 +142,3 @@ def test_the_marked_timestep_moves_along_the_curves(toy) -> None:
         is_mark = np.abs(drawn - (0xD0, 0x5B, 0x13)).sum(2) < 30
         marks.append(np.flatnonzero(is_mark.mean(0) > 0.5).mean() / drawn.shape[1])
     assert marks == pytest.approx([0, 0.5, 1], abs=0.02)
-
-
-def test_channels_lie_in_a_square() -> None:
-    for channels, size in ((4, (13, 11)), (5, (20, 11)), (1, (6, 5))):
-        assert noise.channels(torch.randn(channels, 5, 6)).size == size
-    assert signed(torch.full((1, 1), 3.0), noise.LIMIT).getpixel((0, 0)) == (103, 0, 31)

@@ -32,20 +32,6 @@ def test_the_terms_add_up_to_x_prev(toy, sampler: str) -> None:
                 assert 0.8 < float(term.values.std()) < 1.2
 
 
-def test_the_third_term_is_what_it_is_called(toy) -> None:
-    """The noise that was worked out is the generator's, the memory that of the step before."""
-    words = examples("toyworld")
-    draw = torch.Generator().manual_seed(words.seed)
-    steps = list(toy.steps(words.prompt, seed=words.seed, steps=7, sampler="euler_a"))
-    drawn = [torch.randn(steps[0].x_t.shape[1:], generator=draw) for _ in range(4)]
-    torch.testing.assert_close(microscope.terms(steps, 2, "euler_a")[-1].values[0], drawn[3],
-                               rtol=0, atol=1e-4)
-    steps = list(toy.steps(words.prompt, seed=words.seed, steps=7, sampler="dpm++2m"))
-    memory = microscope.terms(steps, 3, "dpm++2m")[-1]
-    assert memory.name == "x0, 1 ago"
-    torch.testing.assert_close(memory.values, steps[2].x0)
-
-
 def test_every_sampler_and_step_can_be_looked_at(scope) -> None:
     seen = {scope.seen.picture.tobytes()}
     for sampler in SAMPLERS:
@@ -72,12 +58,3 @@ def test_it_counts_evaluations_and_weights(scope, toy) -> None:
     before = turn(scope, sampler="euler")                   # eta belongs to ddim alone
     with counted(toy.unet) as calls:
         assert turn(scope, eta=0.0) == before and not calls
-
-
-def test_the_run_is_watched_on_its_way_to_the_step(scope) -> None:
-    seen, texts = [], []
-    scope.picture.observe(lambda change: seen.append(change.new), "value")
-    scope.text.observe(lambda change: texts.append(change.new), "value")
-    turn(scope, sampler="lms", step=4)
-    assert [text.partition("Step ")[2][0] for text in texts] == ["1", "2", "3", "4"]
-    assert len(seen) == 5                               # the last is decoded, no preview
