@@ -123,7 +123,7 @@ class GuidanceLab(Explorer):
         impact, digits = (None, "") if step is None else the_sum(step, at)
         below = sheet((SIDE, [(pictures[1.0], "reference: guidance 1"),
                               (pictures[g], f"in hand: guidance {g:g}"),
-                              (impact, "what the prompt changes: click a cell")]))
+                              (impact, "what the prompt changes: click it")]))
         paper = Image.new("RGB", (WIDE, HIGH + GAP + below.height), PAPER)
         paper.paste(self._strip(pictures, said, g), (0, 0))
         paper.paste(below, (0, HIGH + GAP))
