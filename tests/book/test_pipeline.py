@@ -227,7 +227,7 @@ def test_outside_the_mask_is_the_noised_picture(sd, picture, mask, sampler, stre
         expected = add_noise(original, noise, level)
         assert torch.equal(latents[..., ~free], expected[..., ~free])
         if i > 0 or strength == 1:
-            assert relative_error(latents[..., free], expected[..., free]) > 0.01
+            assert (latents != expected).any(1)[..., free].all()
     assert same(sd.inpaint(PROMPT, picture, mask, **settings), sd.decode(steps[-1].x_prev))
 
 
