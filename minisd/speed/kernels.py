@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from minisd import attention, resblock
 
 ROWS = 1024                 # positions at a time in the feed-forward: a CPU's caches hold no more
-MANY_CELLS = 1024           # height * width from which on four small convolutions pay
+MANY_CELLS = 1024           # height * width from which on four small convolutions pay,
+MANY_CHANNELS = 256         # and for how many of them
 
 
 def suits(module: nn.Module, x: Tensor) -> bool:
@@ -42,11 +43,11 @@ class Upsample(resblock.Upsample):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """As in the book; the choice does not depend on the batch, so a picture neither."""
-        h, w = x.shape[-2:]
-        if (x.dtype != torch.float32 or h * w < MANY_CELLS or size not in (None, (2 * h, 2 * w))
-                or not suits(self, x)):
-            return super().forward(x, size)
-        return double(x, self.conv)
+        c, h, w = x.shape[1:]
+        large = c >= MANY_CHANNELS and h * w >= MANY_CELLS and x.dtype == torch.float32
+        if large and size in (None, (2 * h, 2 * w)) and suits(self, x):
+            return double(x, self.conv)
+        return super().forward(x, size)
 
 
 def double(x: Tensor, conv: nn.Conv2d) -> Tensor:

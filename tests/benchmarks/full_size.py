@@ -6,11 +6,13 @@ of neighbouring turns. Below 1 we are faster.
 
     unet   one UNet step with guidance: batch 2, latents of 64 x 64
     vae    one picture decoded, 512 x 512, and the peak memory of a process that does nothing else
+    speed  the same two, with what minisd/speed/ changes beside the book's own classes
     load   a single CompVis-style safetensors file of 4.27 GB into float32, in processes of its own
     gpu    50 guided steps and the picture, in half precision, eager and compiled
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -30,28 +32,32 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "DIFFUSERS_VERBOSITY"
 import peers
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from minisd.checkpoints.load import load
 from minisd.config import V1, Config
+from minisd.observe.summary import cost
+from minisd.observe.tables import aligned
+from minisd.speed import accelerate
 
 GIB = 2 ** 30
 SAMPLED_EVERY = 0.005           # seconds between two looks at another process's memory
 CONTEXT_LENGTH, GUIDED_STEPS, GUIDANCE = 77, 50, 7.5
+QUESTIONS = ["unet", "vae", "speed", "load", "gpu"]
 Row = list[str]
 
 
 # Measuring
 
 def alternate(ours: Callable[[], object], theirs: Callable[[], object], runs: int,
-              wait: Callable[[], None] = lambda: None) -> tuple[float, float, float]:
+              wait: Callable[[], None] = lambda: None,
+              clock: Callable[[], float] = time.perf_counter) -> tuple[float, float, float]:
     """Medians of both in seconds, and of their ratio; turns are taken as a b, b a, a b, ..."""
     def timed(work: Callable[[], object]) -> float:
         wait()
-        start = time.perf_counter()
+        start = clock()
         work()
         wait()
-        return time.perf_counter() - start
+        return clock() - start
 
     timed(ours), timed(theirs)
     pairs = []
@@ -79,12 +85,11 @@ def matrix_rate(dtype: torch.dtype, device: str, size: int) -> float:
     return 2 * size ** 3 / min(timed() for _ in range(5))
 
 
-def flops(module: torch.nn.Module, *inputs: Tensor) -> int:
-    """Of one pass, counted without computing it."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        module.to("meta")(*(x.to("meta") for x in inputs))
-    return counter.get_total_flops()
+def unet_flops(config: Config) -> int:
+    """Of one guided step of one picture."""
+    side = config.image_size // config.vae.downscale
+    return 2 * sum(row.flops for row in cost(peers.shells("unet", config)[0], tokens=CONTEXT_LENGTH,
+                                             latent_size=(side, side)))
 
 
 def distance(a: Tensor, b: Tensor) -> str:
@@ -92,10 +97,7 @@ def distance(a: Tensor, b: Tensor) -> str:
 
 
 def table(title: str, head: Row, rows: list[Row]) -> None:
-    print(f"\n{title}\n")
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, ["-" * width for width in widths], *rows):
-        print("| " + " | ".join(map(str.ljust, row, widths)) + " |", flush=True)
+    print(f"\n{title}\n\n{aligned([head, *rows], left=(0, 1))}", flush=True)
 
 
 # Another process, watched
@@ -137,6 +139,7 @@ def run_alone(task: list[str]) -> None:
     if kind == "decode":
         config = V1 if paths[0] == V1.name else peers.SMALL
         ours, theirs = peers.pair("vae", config, getattr(torch, dtype))
+        ours = accelerate(ours)
         z = latents(config, 1).to(getattr(torch, dtype))
         with torch.no_grad():
             ours.decode(z) if side == "ours" else theirs.decode(z)
@@ -177,24 +180,38 @@ def latents(config: Config, batch: int) -> Tensor:
 @torch.no_grad()
 def unet(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
     x, times = latents(config, 2), torch.tensor([481.0, 481.0])
-    context = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim)
-    cost = flops(peers.shells("unet", config)[0], x, times, context)
+    context, flops = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim), unet_flops(config)
     rows = []
     for dtype in dtypes:
-        limit = cost / matrix_rate(dtype, "cpu", config.image_size * 8)
+        limit = flops / matrix_rate(dtype, "cpu", config.image_size * 8)
         ours, theirs = peers.pair("unet", config, dtype)
+        ours = accelerate(ours)
         inputs = x.to(dtype), times, context.to(dtype)
-        for layout in ("default", "channels_last"):
-            if layout == "channels_last":
-                ours = ours.to(memory_format=torch.channels_last)
-                peers.share("unet", ours, theirs)
-            apart = distance(ours(*inputs), theirs(*inputs).sample)
-            a, b, ratio = alternate(partial(ours, *inputs), partial(theirs, *inputs), runs)
-            rows.append([name(dtype), layout, f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}",
-                         f"{limit:.2f}", apart])
-    table(f"One guided UNet step, {cost / 1e12:.3f} TFLOP",
-          ["dtype", "layout", "ours, s", "diffusers, s", "ratio", "one matrix product, s",
-           "apart"], rows)
+        apart = distance(ours(*inputs), theirs(*inputs).sample)
+        a, b, ratio = alternate(partial(ours, *inputs), partial(theirs, *inputs), runs)
+        rows.append([name(dtype), f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}", f"{limit:.2f}", apart])
+    table(f"One guided UNet step, {flops / 1e12:.3f} TFLOP",
+          ["dtype", "ours, s", "diffusers, s", "ratio", "one matrix product, s", "apart"], rows)
+
+
+@torch.no_grad()
+def speed(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
+    """Processor seconds: they hardly depend on what else the machine does."""
+    x, times = latents(config, 2), torch.tensor([481.0, 481.0])
+    context, rows = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim), []
+    for dtype in dtypes:
+        for part in ("unet", "vae"):
+            book, _ = peers.pair(part, config, dtype)
+            fast = accelerate(copy.deepcopy(book))
+            inputs = ((x.to(dtype), times, context.to(dtype)) if part == "unet" else
+                      (x[:1].to(dtype),))
+            works = [partial(net if part == "unet" else net.decode, *inputs)
+                     for net in (fast, book)]
+            apart = distance(works[0](), works[1]())
+            a, b, ratio = alternate(*works, runs, clock=time.process_time)
+            rows.append([name(dtype), part, f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}", apart])
+    table("With minisd/speed/ beside the book alone, seconds of all processors",
+          ["dtype", "part", "fast", "book", "ratio", "apart"], rows)
 
 
 @torch.no_grad()
@@ -203,6 +220,7 @@ def vae(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
     for dtype in dtypes:
         z = latents(config, 1).to(dtype)
         ours, theirs = peers.pair("vae", config, dtype)
+        ours = accelerate(ours)
         apart = distance(ours.decode(z), theirs.decode(z).sample)
         a, b, ratio = alternate(partial(ours.decode, z), partial(theirs.decode, z), runs)
         del ours, theirs
@@ -246,8 +264,7 @@ def gpu(config: Config, runs: int, device: str) -> None:
     sd, theirs = peers.pipelines(config, dtype, device)
     x = latents(config, 1)
     context = sd.encode_prompt(["", "a photograph of an astronaut riding a horse"])
-    guided = GUIDED_STEPS * flops(peers.shells("unet", config)[0], latents(config, 2),
-                                  torch.zeros(2), context)
+    guided = GUIDED_STEPS * unet_flops(config)
     rate = matrix_rate(dtype, device, config.image_size * 16)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
 
@@ -258,7 +275,8 @@ def gpu(config: Config, runs: int, device: str) -> None:
     def their_picture() -> object:
         return theirs(prompt_embeds=context[1:], negative_prompt_embeds=context[:1],
                       latents=x.to(device, dtype), num_inference_steps=GUIDED_STEPS,
-                      guidance_scale=GUIDANCE).images
+                      guidance_scale=GUIDANCE, height=config.image_size,
+                      width=config.image_size).images
 
     rows = []
     for how in ("eager", "compiled"):
@@ -290,8 +308,7 @@ def name(dtype: torch.dtype) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=["unet", "vae", "load", "gpu"],
-                        default=["unet", "vae", "load", "gpu"])
+    parser.add_argument("--what", nargs="+", choices=QUESTIONS, default=QUESTIONS)
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"],
                         default=["float32", "bfloat16"])
     parser.add_argument("--runs", type=int, default=5, help="turns of each side (5)")
@@ -312,6 +329,8 @@ def main() -> None:
         unet(config, dtypes, args.runs)
     if "vae" in args.what:
         vae(config, dtypes, args.runs)
+    if "speed" in args.what:
+        speed(config, dtypes, args.runs)
     if "load" in args.what:
         with tempfile.TemporaryDirectory() as temporary:
             load_single_file(config, dtypes, args.runs, args.folder or Path(temporary))

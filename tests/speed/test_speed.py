@@ -16,7 +16,6 @@ from minisd.config import TOYWORLD
 from minisd.observe.attention_maps import edit_attention, record_attention, scale_word
 from minisd.pipeline import StableDiffusion
 from minisd.speed import kernels
-from minisd.unet import UNet
 
 # Of one layer: a few roundings of the dtype. float32 rounds at 6e-8, bfloat16 at 4e-3.
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -51,17 +50,18 @@ def test_feed_forward_in_rows(monkeypatch, shape, in_rows, dtype) -> None:
     assert fast.dtype == dtype and relative_error(fast, expected) < ROUNDING[dtype]
 
 
-@pytest.mark.parametrize(("size", "wanted", "doubled"), [
-    ((32, 32), None, True), ((37, 29), None, True), ((32, 33), (64, 66), True),
-    ((32, 32), (63, 64), False), ((31, 33), None, False)])
+@pytest.mark.parametrize(("channels", "size", "wanted", "doubled"), [
+    (5, (32, 32), None, True), (5, (37, 29), None, True), (7, (32, 33), (64, 66), True),
+    (5, (32, 32), (63, 64), False), (5, (31, 33), None, False), (4, (32, 32), None, False)])
 @pytest.mark.parametrize("batch", [1, 3])
 @each_dtype
-def test_large_maps_are_doubled_by_four_small_convolutions(monkeypatch, size, wanted, doubled,
-                                                           batch, dtype) -> None:
+def test_large_maps_are_doubled_by_four_small_convolutions(monkeypatch, channels, size, wanted,
+                                                           doubled, batch, dtype) -> None:
     """In float32, and whatever the batch, or a picture would differ alone and among others."""
-    layer = resblock.Upsample(5)
+    monkeypatch.setattr(kernels, "MANY_CHANNELS", 5)
+    layer = resblock.Upsample(channels)
     scramble(layer)
-    layer, x = layer.to(dtype), torch.randn(batch, 5, *size).to(dtype)
+    layer, x = layer.to(dtype), torch.randn(batch, channels, *size).to(dtype)
     repeated = F.interpolate(x, size=wanted or (2 * size[0], 2 * size[1]), mode="nearest")
     expected = F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1)
     ran = spied(monkeypatch)
@@ -76,6 +76,7 @@ def large_enough(monkeypatch) -> None:
     """Thresholds so low that small models run the kernels everywhere."""
     monkeypatch.setattr(kernels, "ROWS", 8)
     monkeypatch.setattr(kernels, "MANY_CELLS", 4)
+    monkeypatch.setattr(kernels, "MANY_CHANNELS", 4)
 
 
 def results(model: StableDiffusion) -> dict[str, Tensor]:
@@ -121,14 +122,19 @@ def test_a_tiny_model_and_toyworld_agree_within_rounding(sd, monkeypatch, dtype,
 
 
 def test_every_layer_that_has_a_faster_one_gets_it() -> None:
+    """And the VAE's convolutions lie channels last, in bfloat16 the UNet's too."""
     with torch.device("meta"):
-        net = UNet(TOYWORLD.unet)
-    net = speed.accelerate(net.to_empty(device="cpu"))
-    kinds = [type(module) for module in net.modules()]
-    for book, fast in speed.FAST.items():
-        assert book not in kinds and fast in kinds and fast.__name__ == book.__name__
-    assert all(module.weight.is_contiguous(memory_format=torch.channels_last)
-               for module in net.modules() if isinstance(module, nn.Conv2d))
+        blank = StableDiffusion(TOYWORLD)
+    for dtype in ROUNDING:
+        sd = speed.accelerate(copy.deepcopy(blank).to(dtype).to_empty(device="cpu"))
+        kinds = [type(module) for module in sd.modules()]
+        for book, fast in speed.FAST.items():
+            assert book not in kinds and fast in kinds and fast.__name__ == book.__name__
+        for net, last in ((sd.vae, True), (sd.unet, dtype == torch.bfloat16)):
+            layouts = {module.weight.is_contiguous(memory_format=torch.channels_last)
+                       for module in net.modules()
+                       if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)}
+            assert layouts == {last}
 
 
 # Only where they may
