@@ -74,9 +74,11 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
     except FloatingPointError as error:
         advice = "; try it with --dtype float32" * (dtype_name(sd) == "float16")
         raise FloatingPointError(f"{error}{advice}") from error
+    width, height = pictures[0].size        # of the run: pasted pictures have their reference's
     if args.paste:
         pictures = [reading.paste(one, asked["image"], asked["mask"]) for one in pictures]
-    places = save(sd, args, run, pictures)
+    record = record_of(sd, args, run) | {"height": height, "width": width}
+    places = save(args, run, pictures, record)
     if trace is not None:
         save_trace(sd, args, trace, places)
     if args.steps_dir is not None:
@@ -86,14 +88,14 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
 
 # What is written
 
-def save(sd: "StableDiffusion", args: argparse.Namespace, run: Run, pictures: list[Image.Image]
-         ) -> list[Path]:
+def save(args: argparse.Namespace, run: Run, pictures: list[Image.Image],
+         record: dict[str, object]) -> list[Path]:
     """Write the pictures with their records, say where, and return where."""
-    record, places = record_of(sd, args, run), []
+    places = []
     targets = options.targets(args) or [png.default_path(args.prompt, seed) for seed in run.seeds]
     for path, picture, seed in zip(targets, pictures, run.seeds, strict=True):
-        size = {"seed": seed, "height": picture.height, "width": picture.width}
-        places.append(png.save_png(picture, path, record | size, new=args.output is None))
+        own = record | {"seed": seed}
+        places.append(png.save_png(picture, path, own, new=args.output is None))
         say(str(places[-1]))
     return places
 
@@ -117,7 +119,7 @@ def save_trace(sd: "StableDiffusion", args: argparse.Namespace, trace: "Trace", 
 
 
 def record_of(sd: "StableDiffusion", args: argparse.Namespace, run: Run) -> dict[str, object]:
-    """What makes the pictures again; seed and size are each picture's own."""
+    """What makes the pictures again, beside the size; the seed is each picture's own."""
     import minisd
     from minisd.checkpoints.weights import identity
 

@@ -42,10 +42,11 @@ def run(argv: list[str]) -> int:
     from minisd.observe.reading import to_rgb
 
     before, asked = to_rgb(given.png), paint.read_inputs(args)
-    if before.size != (args.width, args.height):
+    width, height = asked["image"].size if args.paste else (args.width, args.height)
+    if before.size != (width, height):
         raise ValueError(f"'{given.png}' is {before.width} x {before.height} pixels, and its "
-                         f"record says {args.width} x {args.height}: it was resized, or the record "
-                         f"is not its own; nothing is painted")
+                         f"record says {width} x {height}: it was resized, or the record is not "
+                         f"its own; nothing is painted")
     for name, found in paint.checksums(asked).items():
         if found != record[name]:
             raise ValueError(f"argument {option(name)}: expected the picture that was used then "

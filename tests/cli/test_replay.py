@@ -54,6 +54,22 @@ def test_a_picture_is_painted_again(place, photo, mask, capsys, options):
     assert to_rgb("again.png").tobytes() == to_rgb("out.png").tobytes()
 
 
+def test_a_pasted_picture_keeps_its_references_size_and_is_painted_again(place, capsys):
+    """90 x 70 pixels, painted in 88 x 64: the record says the latter, or no replay could."""
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    white = np.zeros((70, 90), bool)
+    white[20:50, 20:60] = True
+    Image.fromarray(noise).save("odd.png")
+    Image.fromarray(white).save("white.png")
+    inputs = ["--init-image", "odd.png", "--mask", "white.png"]
+    assert main(["a red car", "--steps", "5", *inputs, "--paste", "-o", "out.png"]) == 0
+    record, painted = png.read_metadata("out.png"), np.asarray(to_rgb("out.png"))
+    assert (record["width"], record["height"]) == (88, 64) and painted.shape == noise.shape
+    assert (painted[~white] == noise[~white]).all() and (painted[white] != noise[white]).any()
+    assert main(["replay", "out.png", *inputs, "-o", "again.png"]) == 0
+    assert last_line(capsys) == SAME
+
+
 def test_the_default_name_of_a_replay_never_overwrites(place):
     assert main(FAST) == 0
     assert main(["replay", "outputs/a-red-car-42.png"]) == 0
