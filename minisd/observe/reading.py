@@ -27,7 +27,7 @@ Picture = Image.Image | str | os.PathLike[str] | np.ndarray
 
 # What Pillow decodes by itself; an EPS under another name would be handed to Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
-MOST_PIXELS = 8192 * 8192       # of a picture that is unpacked; a small file can claim many more
+MOST_PIXELS = 7168 * 7168       # of a picture that is unpacked; a small file can claim many more
 WHITE_16 = 65535                # white in 16 bits
 LARGEST_REFERENCE = 2           # reference pictures keep their size up to twice the model's
 

@@ -222,39 +222,35 @@ class Trace:
     @classmethod
     def _from_file(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> Trace:
         """Raises ValueError, or whatever, where header and tensors do not fit together."""
-        latents, steps, pictures = tensors["latents"], [], {}
-        (b, c, h, w), n = latents.shape[1:], len(data["steps"])
+        latents, n, enlarge = tensors["latents"], len(data["steps"]), data["enlarge"]
         per_step = {name: tensors[name] for name in PER_STEP
                     if name in tensors or name in ("eps", "x0")}
-        factors = tensors.get("factors")
-        if not (len(latents) == n + 1 > 1 and data["enlarge"] > 0
-                and h * w * data["enlarge"] ** 2 <= MOST_PIXELS
-                and all(x.shape == (n, b, c, h, w) for x in per_step.values())
-                and all(x.is_floating_point() for x in (latents, *per_step.values()))
-                and (factors is None or factors.shape == (c + 1, 3))):
-            raise ValueError("its tensors are not those of a run")
+        steps = []
         for i, row in enumerate(data["steps"]):
-            if not 0 <= row["index"] < row["total"]:
-                raise ValueError(f"its step {i + 1} has an impossible number")
             values = {name: row["coefficients"][name] for name in COEFFICIENTS}
             steps.append(SampleStep(**{name: row[name] for name in STEP} | {
                 name: per_step[name][i] if name in per_step else None for name in PER_STEP} | {
                 "x_t": latents[i], "x_prev": latents[i + 1], "coefficients": StepCoefficients(
                     **values | {"past": tuple(values["past"])})}))
-        for name, pixels in tensors.items():
-            if name.startswith("pictures."):
-                noisy, clean = ([Image.fromarray(picture) for picture in row]
-                                for row in pixels.numpy())
-                done = int(name.removeprefix("pictures."))
-                if not (0 <= done <= n and len(noisy) == b and pixels.shape[-1] == 3):
-                    raise ValueError("its pictures are not those of its steps")
-                pictures[done] = noisy, clean
+        pixels = {int(name.removeprefix("pictures.")): tensor.numpy()
+                  for name, tensor in tensors.items() if name.startswith("pictures.")}
+        pictures = {done: ([*map(Image.fromarray, noisy)], [*map(Image.fromarray, clean)])
+                    for done, (noisy, clean) in pixels.items()}
         maps = tuple(AttentionMap(layer, kind, call, tensors[f"attention.{i}"])
                      for i, (layer, kind, call) in enumerate(data["attention"]))
-        if not all(_fits([m.layer, m.kind], [str]) and _fits(m.call, int)
-                   and m.weights.ndim in (3, 4) for m in maps):
-            raise ValueError("its attention maps are not those of a network")
-        return cls(tuple(steps), data["about"], factors, data["enlarge"], pictures, maps)
+        (b, c, h, w), factors = latents.shape[1:], tensors.get("factors")
+        if not (len(latents) == n + 1 > 1 and latents.numel() and enlarge > 0
+                and h * w * enlarge ** 2 <= MOST_PIXELS
+                and all(x.shape == (n, b, c, h, w) for x in per_step.values())
+                and all(x.is_floating_point() for x in (latents, *per_step.values()))
+                and (factors is None or factors.shape == (c + 1, 3))
+                and all(0 <= step.index < step.total for step in steps)
+                and all(0 <= done <= n and (x.ndim, x.shape[1], x.shape[-1]) == (5, b, 3)
+                        for done, x in pixels.items())
+                and all(_fits([m.layer, m.kind], [str]) and _fits(m.call, int)
+                        and m.weights.ndim in (3, 4) for m in maps)):
+            raise ValueError("its header and its tensors do not fit together")
+        return cls(tuple(steps), data["about"], factors, enlarge, pictures, maps)
 
 
 def _on_cpu(step: SampleStep) -> SampleStep:

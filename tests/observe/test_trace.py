@@ -334,6 +334,8 @@ FORGED = {
     "pictures of floats": put_tensor("pictures.1", PICTURES.float()),
     "pictures of three kinds": put_tensor("pictures.1", PICTURES[[0, 1, 0]]),
     "pictures of two colours": put_tensor("pictures.1", PICTURES[..., :2].contiguous()),
+    "pictures of three axes": put_tensor("pictures.1", PICTURES[:, :, 0, 0].contiguous()),
+    "no picture at all": put_tensor("latents", torch.zeros(4, 0, 5, 7, 9)),
     "pictures of one axis": put_tensor("pictures.1", PICTURES.flatten()),
 }
 
