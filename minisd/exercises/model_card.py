@@ -2,6 +2,21 @@
 
 from minisd.exercises.checking import Check
 
+
+def carbon_kg(watts: float, hours: float, kg_per_kwh: float, pue: float = 1.0) -> float:
+    """Kilograms of CO2 equivalents, as in Lacoste et al. 2019.
+
+    watts: drawn by all machines together, or by one where `hours` are machine hours. kg_per_kwh:
+    of the grid, 0.02 (water, wind) to 1 (coal). pue: power usage effectiveness, what the whole
+    building draws over what the machines draw. Raises ValueError for a negative factor, or a pue
+    below 1.
+    """
+    if min(watts, hours, kg_per_kwh) < 0 or pue < 1:
+        raise ValueError(f"expected watts, hours and kg_per_kwh of at least 0 and a pue of at "
+                         f"least 1, got {watts}, {hours}, {kg_per_kwh} and {pue}")
+    return watts / 1000 * hours * pue * kg_per_kwh
+
+
 check_samples_seen = Check(
     "my_samples_seen(machines, gpus, accumulate, per_gpu, steps)", "returns how many pictures",
     right=lambda m, g, a, b, n: m * g * a * b * n, tolerance=1e-9,
@@ -17,7 +32,7 @@ check_samples_seen = Check(
 
 check_carbon = Check(
     "my_carbon(watts, hours, kg_per_kwh, pue)", "returns kilograms of carbon dioxide",
-    right=lambda w, h, grid, pue: w / 1000 * h * pue * grid,
+    right=carbon_kg,
     cases=[(250.0, 150_000.0, 0.3, 1.1), (20.0, 3.0, 0.45, 1.5)],
     mistakes={
         "A kilowatt is 1000 watts: divide.": lambda w, h, grid, pue: w * h * pue * grid,

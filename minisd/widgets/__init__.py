@@ -9,12 +9,10 @@ except ImportError as error:
 
 from minisd.observe.words import word_tokens
 from minisd.widgets.attention import attention_explorer
-from minisd.widgets.carbon import carbon_calculator, carbon_kg
 from minisd.widgets.comparison import prompt_comparison, word_changes
 from minisd.widgets.editor import editor
 from minisd.widgets.examples import Examples, examples
 from minisd.widgets.lab import guidance_lab
-from minisd.widgets.microscope import sampler_microscope
 from minisd.widgets.noise import noise_slider
 from minisd.widgets.playground import Playground, playground
 from minisd.widgets.scrubber import step_scrubber
@@ -25,8 +23,7 @@ from minisd.widgets.vae import vae_explorer
 
 guidance_explorer = guided_pixel = guidance_lab         # their earlier names
 
-__all__ = ["Examples", "Playground", "attention_explorer", "carbon_calculator", "carbon_kg",
-           "editor", "examples", "guidance_explorer", "guidance_lab", "guided_pixel",
-           "noise_slider", "picture_search", "playground", "prompt_comparison",
-           "sampler_microscope", "step_scrubber", "token_explorer", "trajectory_map",
+__all__ = ["Examples", "Playground", "attention_explorer", "editor", "examples",
+           "guidance_explorer", "guidance_lab", "guided_pixel", "noise_slider", "picture_search",
+           "playground", "prompt_comparison", "step_scrubber", "token_explorer", "trajectory_map",
            "vae_explorer", "word_changes", "word_tokens"]

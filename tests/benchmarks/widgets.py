@@ -23,7 +23,6 @@ from minisd.widgets import (
     guidance_lab,
     noise_slider,
     prompt_comparison,
-    sampler_microscope,
     trajectory_map,
     vae_explorer,
 )
@@ -97,7 +96,6 @@ def main() -> None:
     traces = {f"seed {seed}": sd.trace(words.prompt, seed=seed, steps=12) for seed in (1, 2, 3)}
     made: dict[str, Callable[[], Any]] = {
         "guidance lab": lambda: guidance_lab(sd),
-        "sampler microscope": lambda: sampler_microscope(sd),
         "prompt comparison": lambda: prompt_comparison(sd),
         "editor": lambda: editor(sd, picture),
         "noise slider": lambda: noise_slider(sd, picture),

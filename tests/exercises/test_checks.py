@@ -16,6 +16,7 @@ from minisd.checkpoints.vocabulary import clip_vocabulary
 from minisd.clip import QUICK_GELU
 from minisd.diffusion import Schedule, guide
 from minisd.exercises.checking import Check, Raised, Words
+from minisd.exercises.model_card import carbon_kg
 from minisd.samplers import Prediction, make_sampler, sample
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld.training.tokenizer import learn_merges
@@ -253,3 +254,11 @@ def test_the_average_over_points_is_bayes_rule() -> None:
     near = (x_t - at).norm(dim=1) < 0.1
     torch.testing.assert_close(solution("check_posterior_mean")(at, points, level)[0],
                                x0[near].mean(0), atol=0.05, rtol=0)
+
+
+def test_the_carbon_of_the_model_card_of_stable_diffusion() -> None:
+    assert carbon_kg(250, 150_000, 0.30) == pytest.approx(11_250)
+    assert carbon_kg(20, 2, 0.3, 1.5) == pytest.approx(0.018)
+    for factors in ((-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, -1, 1), (1, 1, 1, 0.9)):
+        with pytest.raises(ValueError, match="a pue of at least 1"):
+            carbon_kg(*factors)

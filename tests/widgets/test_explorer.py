@@ -76,7 +76,6 @@ def test_size_decides_what_waits(toy) -> None:
 @pytest.mark.parametrize("make", [
     lambda toy, soft: widgets.playground(toy), lambda toy, soft: widgets.guidance_lab(toy),
     lambda toy, soft: widgets.prompt_comparison(toy), lambda toy, soft: widgets.editor(toy, soft),
-    lambda toy, soft: widgets.sampler_microscope(toy),
     lambda toy, soft: widgets.attention_explorer(toy),
     lambda toy, soft: widgets.noise_slider(toy, soft),
     lambda toy, soft: widgets.vae_explorer(toy, {"one": soft})])
@@ -189,14 +188,12 @@ def every(toy, soft) -> dict:
     return {"playground": lambda: widgets.playground(toy), "lab": lambda: widgets.guidance_lab(toy),
             "comparison": lambda: widgets.prompt_comparison(toy),
             "editor": lambda: widgets.editor(toy, soft),
-            "microscope": lambda: widgets.sampler_microscope(toy),
             "attention": lambda: widgets.attention_explorer(toy, steps=5),
             "tokens": lambda: widgets.token_explorer(toy),
             "noise": lambda: widgets.noise_slider(toy, soft),
             "vae": lambda: widgets.vae_explorer(toy, {"one": soft, "two": RED}),
             "scrubber": lambda: widgets.step_scrubber(trace),
-            "trajectory": lambda: widgets.trajectory_map({"a": trace, "b": trace}),
-            "carbon": lambda: widgets.carbon_calculator({"one flight": 500.0})}
+            "trajectory": lambda: widgets.trajectory_map({"a": trace, "b": trace})}
 
 
 def another(key: str, knob: ipywidgets.Widget):
@@ -211,9 +208,8 @@ def another(key: str, knob: ipywidgets.Widget):
     return knob.value + step if knob.value + step <= knob.max else knob.value - step
 
 
-@pytest.mark.parametrize("name", ["playground", "lab", "comparison", "editor", "microscope",
-                                  "attention", "tokens", "noise", "vae", "scrubber", "trajectory",
-                                  "carbon"])
+@pytest.mark.parametrize("name", ["playground", "lab", "comparison", "editor", "attention",
+                                  "tokens", "noise", "vae", "scrubber", "trajectory"])
 def test_each_says_what_it_is_and_answers_to_every_knob(toy, soft, name: str) -> None:
     with ready(every(toy, soft)[name]()) as widget:
         data, metadata = widget._repr_mimebundle_()
@@ -223,7 +219,7 @@ def test_each_says_what_it_is_and_answers_to_every_knob(toy, soft, name: str) ->
         assert all(knob.description for knob in widget.knobs.values())
         assert f'alt="{widget.about}'.replace("'", "&#x27;") in widget.picture.value
         assert re.fullmatch(r"[a-z ]+", widget.name)
-        silent = {"editor": [*widget.knobs][2:], "microscope": ["eta"]}.get(name, [])
+        silent = [*widget.knobs][2:] if name == "editor" else []
         for key in [key for key in widget.knobs if key not in silent]:
             before, knob = (widget.seen.picture.tobytes(), widget.seen.text), widget.knobs[key]
             knob.value = another(key, knob)
