@@ -1,0 +1,1 @@
+"""What came beside and after Stable Diffusion v1: flow matching, PFGM++, masked transformers."""
