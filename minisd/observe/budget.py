@@ -42,11 +42,10 @@ class Budget:
         left = share * self.tera / pictures - decode
         return max(min(wanted, FEWEST), min(wanted, int(left / (step * (1 + guided)))))
 
-    def pixels(self, *, teaching_the_same: bool = True) -> int:
+    def pixels(self) -> int:
         """Along each side: the model's own, or 256 where those are too dear for a demonstration."""
-        own = self.sd.config.image_size
-        step, _ = costs(self.sd.config, None)
-        return min(own, 256) if teaching_the_same and step > self.tera / 100 else own
+        own, (step, _) = self.sd.config.image_size, costs(self.sd.config, None)
+        return min(own, 256) if step > self.tera / 100 else own
 
     def announce(self, steps: int, *, pictures: int = 1, guided: bool = True,
                  pixels: int | None = None) -> None:

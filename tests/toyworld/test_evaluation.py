@@ -17,13 +17,12 @@ import torch
 from conftest import TINY
 
 import minisd
-from minisd import figures
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.places import SHIPPED
 from minisd.toyworld.captions import full_caption, vocabulary
 from minisd.toyworld.evaluation import __main__ as evaluate
 from minisd.toyworld.evaluation import bench, rates, results, sections
-from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs
+from minisd.toyworld.evaluation.bench import ATTRIBUTES, Bench, Job, Row, jobs
 from minisd.toyworld.evaluation.judge import Judge, Reading, Seen
 from minisd.toyworld.evaluation.rates import Z_95, rate, wilson_interval
 from minisd.toyworld.training import loop, tokenizer
@@ -38,13 +37,11 @@ def test_wilson_gives_published_intervals(right: int, of: int, low: float, high:
     assert wilson_interval(right, of) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize("of", [0, 1, 7, 500])
-def test_the_bounds_are_the_shares_just_compatible_with_the_count(of: int) -> None:
-    for right in range(of + 1):
-        low, high = wilson_interval(right, of)
-        assert 0 <= low <= right / max(of, 1) <= high <= 1
-        for p in (low, high) if 0 < right < of else ():
-            assert abs(right / of - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / of))
+def test_the_bounds_are_the_shares_just_compatible_with_the_count() -> None:
+    assert wilson_interval(0, 0) == (0, 1)
+    for right in range(8):
+        for p in wilson_interval(right, 7) if 0 < right < 7 else ():
+            assert abs(right / 7 - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / 7))
 
 
 def test_no_answer_does_not_count_and_tables_show_rates_and_numbers() -> None:
@@ -175,8 +172,7 @@ def test_a_scene_without_relation_gives_no_answer_about_it() -> None:
 def small(monkeypatch) -> None:
     """The evaluation in seconds."""
     for name, value in (("GUIDANCES", (0.0, 3.0)), ("REFERENCES", 12), ("SHEET_SEEN", 3),
-                        ("RECIPE", replace(sections.RECIPE, scenes=10)), ("SHEET_HELD_OUT", 2),
-                        ("SHOWN_SCENES", 3), ("SPEED_RUNS", 3)):
+                        ("RECIPE", replace(sections.RECIPE, scenes=10)), ("SHEET_HELD_OUT", 2)):
         monkeypatch.setattr(sections, name, value)
 
 
@@ -205,7 +201,7 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
     assert summary["adherence"]["guidance"] == guidance["best"]
     assert summary["adherence"]["shapes"]["drawn"]["outline"] < 0.1
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        "adherence.png", "autoencoded.png", "guidance.png", "header.png", "samples.png"]
+        "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out
     for words in ("psnr_mean", "best ", "pairs held out", "SD v1.5", "outline", "right "):
         assert words in printed
@@ -217,26 +213,17 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
 
 
 def test_stages_are_measured_each_with_its_own_weights(small, model, tmp_path, sd) -> None:
-    early = {name: value * 0.5 for name, value in sd.unet.state_dict().items()}
-    torch.save({"step": 120, "average": early}, tmp_path / "early.pt")
-    checkpoint.save(sd.unet, tmp_path / "late.safetensors")
-    other = shutil.copytree(model, tmp_path / "other words")            # a stage of all its parts
+    early = shutil.copytree(model, tmp_path / "early")
     words = copy.deepcopy(sd.text_encoder)
     torch.nn.init.zeros_(words.final_norm.weight)
-    checkpoint.save(words, other / "text_encoder.safetensors")
+    checkpoint.save(words, early / "text_encoder.safetensors")
     rows = run(model, tmp_path, "stages", "--prompts", "2", "--guidance", "2", "--checkpoints",
-               str(tmp_path / "early.pt"), str(other), str(tmp_path / "late.safetensors")
-               )["stages"]["rows"]
-    assert [(row["name"], row["step"]) for row in rows] == [
-        ("early", 120), ("other words", None), ("late", None)]
-    assert [row["model"] for row in rows[1:]] == [
-        checkpoint.fingerprint(minisd.load(path, dtype="float32")) for path in (other, model)]
-    assert len({row["model"] for row in rows}) == 3
+               str(early), str(model))["stages"]["rows"]
+    assert [(row["name"], row["model"]) for row in rows] == [
+        (path.stem, checkpoint.fingerprint(minisd.load(path, dtype="float32")))
+        for path in (early, model)]
+    assert rows[0]["model"] != rows[1]["model"]
     assert all(row["seen"]["all"]["of"] == row["held_out"]["all"]["of"] == 2 for row in rows)
-    assert (tmp_path / "figures" / "stages.png").exists()
-    torch.save({"step": 1, "average": {"conv_in.weight": torch.zeros(2)}}, tmp_path / "bad.pt")
-    with pytest.raises(SystemExit, match="bad.pt holds no UNet of this model's sizes"):
-        run(model, tmp_path, "stages", "--guidance", "2", "--checkpoints", str(tmp_path / "bad.pt"))
 
 
 def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeypatch) -> None:
@@ -254,8 +241,6 @@ def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeyp
         return rows
 
     monkeypatch.setattr(Bench, "paint_and_judge", judged)
-    monkeypatch.setattr(figures, "adherence_bars", lambda rows: figures.stages(
-        [{"name": row["group"], **dict.fromkeys(SPLITS, rate([]))} for row in rows]))
     found = run(model, tmp_path, "adherence", "--prompts", "40", "--guidance", "3")["adherence"]
     seen, held = (found["groups"][name] for name in ("pairs seen in training", "pairs held out"))
     assert (seen["all"]["right"], seen["all"]["of"]) == (40, 40)
@@ -304,8 +289,7 @@ def test_what_was_measured_on_one_model_is_exported_and_read_again(tmp_path: Pat
         "adherence": {**made, "n": 30, "rate": rate([True, True, False]), "failures": failures},
         "stages": {**made, "model": "old", "rows": []}, "sheet": {**made, "n": 64, "right": 60}})
     said = results.export(tmp_path, tmp_path, "aaa", "jjj")
-    assert "stages is left out: it is of model old and judge jjj" in said
-    assert "not measured: guidance, stages, speed" in said
+    assert "not measured on model aaa with judge jjj: guidance, stages" in said
     found = results.read(tmp_path / results.FILE)
     assert (found.model, found.judge, list(found.sections)) == ("aaa", "jjj", ["vae", "adherence"])
     assert found.sections["vae"]["seen"] == {"n": 3, "psnr_mean": 31.12}
@@ -319,11 +303,8 @@ def test_what_was_measured_on_one_model_is_exported_and_read_again(tmp_path: Pat
     with pytest.raises(ValueError, match="nothing was measured on model bbb"):
         results.export(tmp_path, tmp_path, "bbb", "jjj")
     assert results.read(tmp_path / results.FILE) == found
-
-
-def test_a_missing_file_says_how_it_is_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"evaluation.json is not there: .* export`"):
-        results.read(tmp_path / results.FILE)
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not there: .* export`"):
+        results.read(tmp_path / "nowhere")
     assert results.Results().missing == list(results.SECTIONS)
 
 
@@ -356,13 +337,3 @@ def test_torchrun_gives_what_one_process_gives(model: Path, tmp_path: Path) -> N
     assert one == two
     files = list((tmp_path / "two" / "rows").iterdir())
     assert len(files) == 2 * 3                  # each of two processes has 5 prompts, 2 at once
-
-
-@pytest.mark.slow
-def test_speed_is_measured_on_the_loaded_model_and_from_start_to_file(small, model, tmp_path
-                                                                      ) -> None:
-    speed = run(model, tmp_path, "speed")["speed"]
-    for what in ("text_to_image", "command"):
-        assert len(speed[what]["all"]) == 3 and speed[what]["median"] == sorted(
-            speed[what]["all"])[1]
-    assert speed["command"]["median"] > speed["text_to_image"]["median"] > 0

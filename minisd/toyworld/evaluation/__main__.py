@@ -1,4 +1,4 @@
-"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|stages|sheet|speed|all|export]`.
+"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|stages|sheet|all|export]`.
 
 Measures a toyworld model. Everything that takes long is kept prompt by prompt in the folder, so a
 killed evaluation continues by the same command, and
@@ -20,7 +20,7 @@ from minisd.samplers import SAMPLERS
 from minisd.toyworld.evaluation import rates, results
 from minisd.toyworld.evaluation.bench import Bench, read_summary, write_json
 from minisd.toyworld.evaluation.judge import load_judge
-from minisd.toyworld.evaluation.sections import ALONE, SECTIONS
+from minisd.toyworld.evaluation.sections import SECTIONS
 from minisd.toyworld.training import loop
 
 
@@ -44,11 +44,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--checkpoints", type=Path, nargs="+", default=[],
-                        help="earlier stages, in the order of training: folders of whole models "
-                             "or files of UNets alone")
+                        help="the models of earlier stages, in the order of training")
     args = parser.parse_args(argv)
     if args.section == "stages" and not args.checkpoints:
-        parser.error("stages takes --checkpoints PATH ...: models or UNets saved during training")
+        parser.error("stages takes --checkpoints PATH ...: models exported during training")
     if (args.prompts is not None and args.prompts < 2) or args.batch < 1:
         parser.error(f"--prompts takes at least 2 and --batch at least 1, got {args.prompts} and "
                      f"{args.batch}")
@@ -60,15 +59,15 @@ def run(args: argparse.Namespace) -> None:
     loop.join_processes()
     sd = load(args.model, device=str(loop.device()), dtype=args.dtype)
     on = Bench(sd, load_judge(args.judge).to(sd.device), args.folder,
-               args.figures or args.folder / "figures", args.model, args.batch, args.steps,
-               args.prompts, args.guidance, args.samplers, args.checkpoints)
+               args.figures or args.folder / "figures", args.batch, args.steps, args.prompts,
+               args.guidance, args.samplers, args.checkpoints)
     if args.section == "export":
         if loop.rank() == 0:
             identity = on.identity()
             print(results.export(on.folder, args.target, identity["model"], identity["judge"]))
         return
     for name in SECTIONS if args.section == "all" else [args.section]:
-        if (name != "stages" or on.checkpoints) and (name not in ALONE or loop.rank() == 0):
+        if (name != "stages" or on.checkpoints) and (name != "sheet" or loop.rank() == 0):
             values, tables = SECTIONS[name](on)
             plain = [f"{key} {value}" for key, value in values.items()
                      if isinstance(value, str | int | float)]

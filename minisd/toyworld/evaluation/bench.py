@@ -25,7 +25,7 @@ from minisd.pipeline import StableDiffusion
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
 from minisd.toyworld.evaluation import shapes
-from minisd.toyworld.evaluation.judge import Judge, Reading, agrees
+from minisd.toyworld.evaluation.judge import Judge, Reading, agrees, in_words
 from minisd.toyworld.evaluation.rates import Rate, rate
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
@@ -77,12 +77,6 @@ def rates(rows: Sequence[Row], kind: str = "answers") -> dict[str, Rate]:
     return {name: rate(row[kind][name] for row in rows) for name in ATTRIBUTES}
 
 
-def in_words(reading: Reading) -> str:
-    """A reading in one line, as it stands in the rows."""
-    things = " + ".join(f"{thing.colour} {thing.kind}" for thing in reading.things) or "nothing"
-    return f"{things}, {reading.background or 'unclear'}"
-
-
 def read_summary(folder: Path) -> dict[str, Row]:
     """The sections measured so far; {} before the first."""
     path = folder / "summary.json"
@@ -102,13 +96,12 @@ class Bench:
     judge: Judge
     folder: Path                            # of the rows and the summary
     figures: Path                           # where they go
-    model: str = ""                         # as minisd.load takes it
     batch: int = 32                         # prompts painted at once; also what a kill can cost
     steps: int = 50
     prompts: int | None = None              # of each kind; None: what the measurement wants
     guidance: float | None = None           # None: the best scale that was measured
     samplers: Sequence[str] = ("ddim",)     # of the guidance curves
-    checkpoints: Sequence[Path] = ()        # models or UNets of earlier stages, in this order
+    checkpoints: Sequence[Path] = ()        # models of earlier stages, in this order
 
     def drawn(self, wanted: Sequence[Job]) -> Tensor:
         """The true pictures, (n, 3, h, w) in [-1, 1]."""

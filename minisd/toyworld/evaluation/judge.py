@@ -144,6 +144,12 @@ def load_judge(path: Path) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
+def in_words(reading: Reading) -> str:
+    """A reading in one line, such as "red car and yellow balloon, sky"."""
+    things = " and ".join(f"{seen.colour} {seen.kind}" for seen in reading.things) or "nothing"
+    return f"{things}, {reading.background or 'unclear'}"
+
+
 # What a reading says about a scene
 
 def relation(first: Seen, second: Seen) -> str:

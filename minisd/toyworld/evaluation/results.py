@@ -1,22 +1,20 @@
 """What the evaluation found, as it ships: `evaluation.json` beside the weights.
 
-It holds the sections that were measured on the shipped weights, rounded to what their counts can
-tell, and the first pictures that were judged wrong. A number and a prompt are enough to paint
-such a picture again.
+It holds the sections that were measured on the shipped weights, with four significant digits (a
+share of 500 prompts has not even three), and the first pictures that were judged wrong. A number
+and a prompt are enough to paint such a picture again.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 from minisd.toyworld.evaluation.bench import SPLITS, Job, Row, read_summary, write_json
 
 FILE = "evaluation.json"
-SECTIONS = ("vae", "guidance", "adherence", "stages", "speed")      # of a summary, that ship
+SECTIONS = ("vae", "guidance", "adherence", "stages")       # of a summary, that ship
 MOST_FAILURES = 24
-DIGITS = 4                      # significant ones; a share of 500 prompts has not even three
 MEASURE = "python -m minisd.toyworld.evaluate"
 
 
@@ -53,35 +51,24 @@ class Results:
 def export(folder: Path, target: Path, model: str, judge: str) -> str:
     """Write what a folder holds on one model and judge, by their fingerprints.
 
-    Returns what was written, what is missing, and what is of another model or judge. Raises
-    ValueError, and leaves the file as it was, where there is nothing.
+    Returns what was written, and what is missing or of others. Raises ValueError, and leaves the
+    file as it was, where there is nothing.
     """
-    summary = read_summary(folder)
-    found = {name: summary[name] for name in SECTIONS if name in summary}
-    sections = {name: rounded(values) for name, values in found.items()
-                if (values["model"], values["judge"]) == (model, judge)}
+    summary = json.loads(json.dumps(read_summary(folder)),
+                         parse_float=lambda text: float(f"{float(text):.4g}"))
+    sections = {name: summary[name] for name in SECTIONS if name in summary
+                and (summary[name]["model"], summary[name]["judge"]) == (model, judge)}
     if not sections:
         raise ValueError(f"nothing was measured on model {model}: run `{MEASURE} all` on it, and "
                          f"then `{MEASURE} export`")
-    wrong = sections.get("adherence", {}).pop("failures", [])
-    columns = [[one for one in wrong if one["split"] == split] for split in SPLITS]
-    in_turn = [Failure(**one) for one in chain(*zip_longest(*columns)) if one is not None]
-    results = Results(model, judge, sections, in_turn[:MOST_FAILURES])
+    wrong = [Failure(**one) for one in sections.get("adherence", {}).pop("failures", [])]
+    in_turn = chain(*zip_longest(*([one for one in wrong if one.split == split]
+                                   for split in SPLITS)))
+    results = Results(model, judge, sections, [one for one in in_turn if one][:MOST_FAILURES])
     write_json(target / FILE, asdict(results), indent=1)
-    left_out = [f"{name} is left out: it is of model {values['model']} and judge "
-                f"{values['judge']}, and these are {model} and {judge}"
-                for name, values in found.items() if name not in sections]
-    return "\n".join([*left_out, f"not measured: {', '.join(results.missing) or 'nothing'}",
-                      f"{target / FILE}: {', '.join(sections)}, {len(results.failures)} failures"])
-
-
-def rounded(value: Any) -> Any:
-    """The same rows and lists with every fraction in `DIGITS` significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list) else value
+    missing = ", ".join(results.missing) or "nothing"
+    return (f"not measured on model {model} with judge {judge}: {missing}\n"
+            f"{target / FILE}: {', '.join(sections)}, {len(results.failures)} failures")
 
 
 def read(path: Path) -> Results:

@@ -1,25 +1,16 @@
-"""What is measured: the autoencoder, guidance, adherence, earlier stages, a sheet, and time.
+"""What is measured: the autoencoder, guidance, adherence, earlier stages; and a sheet.
 
 Adherence is judged: a prompt is followed where all things, their colours, their relation and the
 background are right. Every measurement returns what the summary keeps, and tables to print.
 """
 
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import timeit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from minisd import figures
-from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.load import load
 from minisd.images import to_pil
 from minisd.observe.pictures import psnr
@@ -32,16 +23,14 @@ from minisd.toyworld.evaluation.rates import rate
 from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
 from minisd.toyworld.training.recipe import RECIPE
 
-VAE_SCENES, QUANTILES, SHOWN_SCENES = 500, (0.05, 0.5, 0.95), 8
 GUIDANCES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0)
-PROMPTS, STAGE_PROMPTS, GUIDANCE_PROMPTS = 500, 200, 300        # of each kind
+SCENES, PROMPTS, STAGE_PROMPTS, GUIDANCE_PROMPTS = 500, 500, 200, 300       # of each kind
 # Scenes for choosing the guidance scale, and drawn ones to compare with: apart from the test's.
 CHOOSING, REFERENCE, REFERENCES = 100_000, 200_000, 1000
 # In percent, of GenEval (Ghosh et al. 2023, table 2): any English; toyworld's words are few.
 SD_1_5 = {"one thing": 97, "two things": 38, "colours": 76, "position": 4, "colour attribution": 6}
 SHEET_SEEN, SHEET_HELD_OUT = 48, 16
 HEADER = 6                      # of them, in the README's picture
-SPEED_PROMPT, SPEED_STEPS, SPEED_RUNS = "a red car below a yellow balloon in the sky", 25, 5
 
 Section = tuple[Row, dict[str, Mapping[str, Row]]]
 
@@ -61,19 +50,13 @@ def measure_vae(on: Bench) -> Section:
 
     values: Row = {}
     for split in SPLITS:
-        wanted = jobs(split, on.prompts or VAE_SCENES)
+        wanted = jobs(split, on.prompts or SCENES)
         rows = on.finish("autoencoded", on.identity(), wanted, work)
         found = np.array([row["psnr"] for row in rows])
         values[split] = {
             "n": len(rows), "psnr_mean": float(found.mean()), "psnr_min": float(found.min()),
-            "psnr_quantiles": {str(q): float(np.quantile(found, q)) for q in QUANTILES},
             "drawn": rates(rows, "drawn"), "autoencoded": rates(rows, "autoencoded"),
             "paired": frechet_distance(features_of(rows), on.features(on.drawn(wanted)))}
-    before = on.drawn(jobs("seen", SHOWN_SCENES))
-    after = on.sd.decode(on.sd.encode_image(before))
-    on.save("autoencoded", figures.picture_grid(
-        [to_pil(before), after], ["drawn", "autoencoded"], [],
-        f"The autoencoder gives unseen scenes back at {values['seen']['psnr_mean']:.1f} dB"))
     return {**on.identity(), **values}, {"scenes": values}
 
 
@@ -127,8 +110,6 @@ def measure_adherence(on: Bench) -> Section:
         pairs += zip(wanted, painted, strict=True)
     rows = {name: [row for job, row in pairs if belongs(job)]
             for name, belongs in adherence_groups().items()}
-    on.save("adherence", figures.adherence_bars([
-        {"group": name, "rates": rates(mine)} for name, mine in rows.items() if name[0] != " "]))
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
     marks = {"pairs seen": composition(rows["pairs seen in training"]),
              "pairs held out": composition(rows["pairs held out"]), "SD v1.5": SD_1_5}
@@ -174,39 +155,16 @@ def composition(painted: Sequence[Row]) -> Row:
 
 
 def measure_stages(on: Bench) -> Section:
-    """Adherence from earlier in training, as the model card of v1 compares v1-1 ... v1-4."""
+    """Adherence of earlier models, as the model card of v1 compares v1-1 ... v1-4."""
     guidance, count = best_guidance(on), on.prompts or STAGE_PROMPTS
     rows: list[Row] = []
     for path in on.checkpoints:
-        earlier, step = read_stage(on, path)
-        rows.append({"name": path.stem, "step": step, "model": earlier.identity()["model"],
-                     **{split: rates(earlier.paint_and_judge(jobs(split, count), sampler="ddim",
-                                                             guidance=guidance))
-                        for split in SPLITS}})
-    on.save("stages", figures.stages([{"name": row["name"], **{
-        split: row[split]["all"] for split in SPLITS}} for row in rows]))
+        earlier = replace(on, sd=load(path, device=str(on.sd.device), dtype=on.sd.dtype))
+        rows.append({"name": path.stem, "model": earlier.identity()["model"], **{
+            split: rates(earlier.paint_and_judge(jobs(split, count), sampler="ddim",
+                                                 guidance=guidance)) for split in SPLITS}})
     return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
              "rows": rows}, {"stage": {row["name"]: row for row in rows}})
-
-
-def read_stage(on: Bench, path: Path) -> tuple[Bench, int | None]:
-    """The bench with an earlier model, and its step where that is known.
-
-    path: a folder holds a whole model; a file a UNet alone, as safetensors or as a checkpoint of
-        `loop.Fit`, of which the average is taken. Raises ValueError where the sizes differ.
-    """
-    whole, step = path.is_dir(), None
-    sd = load(path if whole else on.model, device=str(on.sd.device), dtype=on.sd.dtype)
-    if path.suffix == ".safetensors":
-        checkpoint.load_into(sd.unet, path)
-    elif not whole:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        try:
-            sd.unet.load_state_dict(state["average"])
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds no UNet of this model's sizes: {error}") from error
-        step = state["step"]
-    return replace(on, sd=sd), step
 
 
 def draw_sheet(on: Bench) -> Section:
@@ -231,29 +189,6 @@ def draw_sheet(on: Bench) -> Section:
             "right": sum(right)}, {}
 
 
-def measure_speed(on: Bench) -> Section:
-    """Seconds for a picture on the loaded model, and for the whole command from start to file."""
-
-    def picture(seed: int) -> None:
-        on.sd.text_to_image(SPEED_PROMPT, steps=SPEED_STEPS, seed=seed)
-
-    def command(seed: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, "-m", "minisd", SPEED_PROMPT, "--seed", str(seed),
-                            "--steps", str(SPEED_STEPS), "-o", f"{folder}/picture.png"],
-                           check=True, stdout=subprocess.DEVNULL,
-                           env={**os.environ, "MINISD_MODEL": on.model})
-
-    picture(SPEED_RUNS)                 # the first run warms the caches up
-    seconds = {}
-    for name, paint in {"text_to_image": picture, "command": command}.items():
-        found = [timeit.timeit(partial(paint, seed), number=1) for seed in range(SPEED_RUNS)]
-        seconds[name] = {"median": round(statistics.median(found), 3),
-                         "all": [round(one, 3) for one in found]}
-    return {**on.identity(steps=SPEED_STEPS), **seconds}, {"seconds": seconds}
-
-
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "vae": measure_vae, "guidance": measure_guidance, "adherence": measure_adherence,
-    "stages": measure_stages, "sheet": draw_sheet, "speed": measure_speed}
-ALONE = ("sheet", "speed")              # done by the first process alone
+    "stages": measure_stages, "sheet": draw_sheet}

@@ -8,7 +8,7 @@ from PIL import Image
 from minisd.checkpoints.places import SHIPPED
 from minisd.images import from_pil
 from minisd.toyworld.captions import BACKGROUND_PHRASES, RELATION_PHRASES
-from minisd.toyworld.evaluation.judge import agrees, load_judge
+from minisd.toyworld.evaluation.judge import agrees, in_words, load_judge
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
 
 Verdict = Callable[[Image.Image, str], tuple[str, str]]
@@ -24,11 +24,10 @@ def shipped() -> Verdict:
 
     def verdict(picture: Image.Image, prompt: str) -> tuple[str, str]:
         reading, scene = judge.read(from_pil(picture))[0], scene_of(prompt)
-        things = " and ".join(f"{seen.colour} {seen.kind}" for seen in reading.things) or "nothing"
         found = {} if scene is None else agrees(reading, scene)
         unsaid = {"all"} if scene and scene.background else {"all", "background"}
         wrong = [name for name, right in found.items() if not right and name not in unsaid]
-        return (f"{things}, {reading.background or 'unclear'}",
+        return (in_words(reading),
                 f"wrong: {', '.join(wrong)}" if wrong else "right" if found else "")
 
     return verdict

@@ -4,45 +4,43 @@ Of each part: how many samples a step looked at, the seconds it took in all, and
 `POINTS` windows of steps the last step and the mean of every metric.
 """
 
+import csv
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minisd.observe.files import written_whole
-from minisd.toyworld.training import clip, unet, vae
 from minisd.toyworld.training.recipe import Part, Recipe
 
 POINTS = 120                    # of a curve; a figure has few more columns of pixels
 SPEED = "images_per_second"     # shown as seconds in all instead
 FILE = "losses.json"
-PARTS = (*vae.STAGES, *clip.STAGES, *unet.STAGES, "judge")      # in the order of training
+PARTS = tuple(part.name for part in fields(Recipe)
+              if isinstance(part.default, Part))        # in the order of training
 
 Curves = dict[str, Any]
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a `loop.Fit`'s CSV, each (n,), without lines that a kill cut short.
+    """The columns of a `loop.Fit`'s CSV, each (n,); {} before the first step.
 
     A resumed training repeats steps: what follows replaces every later row.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    header = lines[0].split(",")
-    rows = [row for row in map(_numbers, lines) if len(row) == len(header)]
-    table = np.array(rows).reshape(-1, len(header))
-    later = np.minimum.accumulate(table[::-1, 0])[::-1]         # the lowest step from each row on
-    return dict(zip(header, table[table[:, 0] < np.append(later[1:], np.inf)[:len(table)]].T,
-                    strict=True))
-
-
-def _numbers(line: str) -> list[float]:
-    """Those of a line; none where anything else stands in it."""
-    try:
-        return [float(value) for value in line.split(",")]
-    except ValueError:
-        return []
+    kept: list[dict[str, float]] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            try:
+                numbers = {name: float(value) for name, value in row.items()}
+            except (TypeError, ValueError):     # a line that a kill cut short
+                continue
+            while kept and kept[-1]["step"] >= numbers["step"]:
+                kept.pop()
+            kept.append(numbers)
+    return {name: np.array([row[name] for row in kept]) for name in (kept[0] if kept else ())}
 
 
 def thinned(metrics: Mapping[str, np.ndarray], part: Part, points: int = POINTS) -> Curves:
@@ -61,8 +59,8 @@ def export(folder: Path, recipe: Recipe, target: Path) -> None:
     path = target / FILE
     curves = read(path) if path.exists() else {}
     for name in PARTS:
-        metrics = read_metrics(folder / f"{name}.csv") if (folder / f"{name}.csv").exists() else {}
-        if len(metrics.get("step", ())):
+        logged = folder / f"{name}.csv"
+        if logged.exists() and (metrics := read_metrics(logged)):
             curves[name] = thinned(metrics, getattr(recipe, name))
     with written_whole(path) as part:
         part.write_text(json.dumps(curves) + "\n", encoding="utf-8")

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisd.observe.pictures import save_grid
 from minisd.toyworld import data, scenes
-from minisd.toyworld.evaluation.judge import GRID, SIDE, Judge, Maps, agrees
+from minisd.toyworld.evaluation.judge import GRID, SIDE, Judge, Maps
 from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, VISIBLE, Scene, Thing
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.recipe import Recipe
@@ -172,13 +171,10 @@ def soften(images: Tensor, g: torch.Generator) -> Tensor:
 class Stage:
     """The only stage: drawn on the fly, so nothing is seen twice."""
 
-    sheet_every = 300
+    sheet, sheet_every = None, 300
 
     def __init__(self, judge: Judge, recipe: Recipe) -> None:
         self.judge, self.batch = judge, recipe.judge.batch
-        self.scenes = [data.scene(i, split=data.UNSEEN, seed=recipe.seed) for i in range(256)]
-        self.unseen = soften(data.drawn(self.scenes, SIDE),
-                             torch.Generator().manual_seed(recipe.seed))
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """The four cross-entropies on one batch."""
@@ -194,15 +190,6 @@ class Stage:
         background = F.cross_entropy(maps.background, wanted.background)
         return {"loss": CENTRE_WEIGHT * centre + kind + 0.5 * colour + 0.5 * background,
                 "centre": centre, "kind": kind, "colour": colour, "background": background}
-
-    @torch.no_grad()
-    def sheet(self, path: Path, average: Judge) -> None:
-        """Softened unseen scenes, the misread ones first."""
-        readings = average.read(self.unseen.to(loop.device()))
-        right = torch.tensor([agrees(reading, scene)["all"] for reading, scene in
-                              zip(readings, self.scenes, strict=True)])
-        print(f"{path.stem}: {int(right.sum())} of {len(right)} softened unseen scenes read right")
-        save_grid(path, self.unseen[right.int().argsort(stable=True)[:32]], columns=8)
 
 
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Judge:
