@@ -177,6 +177,17 @@ def test_its_pages_have_one_title_and_no_dead_links(name: str) -> None:
     assert not any(HOME_PATH.search(cell.source) for cell in code_cells(notebook))
 
 
+def test_each_question_of_the_readme_leads_to_a_heading() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    questions = re.findall(r"^(\d+)\. .+\? \[.+\]\((\w+)\.ipynb#(\S+)\)$", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in questions] == list(range(1, 31))
+    for _, name, anchor in questions:
+        headings = [line.lstrip("# ").replace(" ", "-") for cell in read(name).cells
+                    if cell.cell_type == "markdown" for line in cell.source.splitlines()
+                    if re.match("##+ ", line)]
+        assert anchor in headings, f"{name} has no heading for #{anchor}"
+
+
 def test_paths_of_a_machine_are_recognised() -> None:
     for text in ("/home/you/x", "File /root/a.py", r"C:\Users\you", "'/tmp/x'"):
         assert HOME_PATH.search(text), text
