@@ -44,10 +44,6 @@ if TYPE_CHECKING:                   # replaying needs no network
 FORMAT_KEY = "minisd_trace"     # in the file's metadata, beside "data" and "sha256"
 FORMAT = "1"                    # counts up when older programs could no longer read it
 PER_STEP = ("eps", "eps_uncond", "eps_cond", "x0")      # stacked on disk; x_t and x_prev are one
-# What the header holds at least; [form] is a list of as many as there are.
-COEFFICIENTS = {"x_t": float, "eps": float, "noise": float, "ahead": float, "past": [float]}
-STEP = {"index": int, "total": int, "t": float, "evaluations": int, "coefficients": COEFFICIENTS}
-HEADER = {"about": dict, "enlarge": int, "steps": [STEP], "attention": [list]}
 
 Decoded = Literal["snapshots", "all", "none"]
 Pictures = tuple[list[Image.Image], list[Image.Image]]  # of x_t and of x0, one per batch row
@@ -214,61 +210,53 @@ class Trace:
             tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118
             if metadata.get("sha256") != _digest(text, tensors):
                 raise ValueError("its checksum is wrong")
-            data = json.loads(text)
-            if not _fits(data, HEADER):
-                raise ValueError("its header is of another form")
-            return cls._from_file(data, tensors)
+            return cls._from_file(json.loads(text), tensors)
 
     @classmethod
     def _from_file(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> Trace:
-        """Raises ValueError, or whatever, where header and tensors do not fit together."""
-        latents, n, enlarge = tensors["latents"], len(data["steps"]), data["enlarge"]
+        """Raises whatever comes of it where header and tensors do not fit together."""
+        latents, enlarge, factors = tensors["latents"], int(data["enlarge"]), tensors.get("factors")
         per_step = {name: tensors[name] for name in PER_STEP
                     if name in tensors or name in ("eps", "x0")}
-        steps = []
-        for i, row in enumerate(data["steps"]):
-            values = {name: row["coefficients"][name] for name in COEFFICIENTS}
-            steps.append(SampleStep(**{name: row[name] for name in STEP} | {
-                name: per_step[name][i] if name in per_step else None for name in PER_STEP} | {
-                "x_t": latents[i], "x_prev": latents[i + 1], "coefficients": StepCoefficients(
-                    **values | {"past": tuple(values["past"])})}))
+        steps = tuple(_step(row, x_t=latents[i], x_prev=latents[i + 1], **{
+            name: per_step[name][i] if name in per_step else None for name in PER_STEP})
+            for i, row in enumerate(data["steps"]))
         pixels = {int(name.removeprefix("pictures.")): tensor.numpy()
                   for name, tensor in tensors.items() if name.startswith("pictures.")}
         pictures = {done: ([*map(Image.fromarray, noisy)], [*map(Image.fromarray, clean)])
                     for done, (noisy, clean) in pixels.items()}
-        maps = tuple(AttentionMap(layer, kind, call, tensors[f"attention.{i}"])
+        maps = tuple(AttentionMap(str(layer), str(kind), int(call), tensors[f"attention.{i}"])
                      for i, (layer, kind, call) in enumerate(data["attention"]))
-        (b, c, h, w), factors = latents.shape[1:], tensors.get("factors")
+        b, c, h, w = latents.shape[1:]
+        n = len(steps)
         if not (len(latents) == n + 1 > 1 and latents.numel() and enlarge > 0
                 and h * w * enlarge ** 2 <= MOST_PIXELS
                 and all(x.shape == (n, b, c, h, w) for x in per_step.values())
                 and all(x.is_floating_point() for x in (latents, *per_step.values()))
                 and (factors is None or factors.shape == (c + 1, 3))
-                and all(0 <= step.index < step.total for step in steps)
                 and all(0 <= done <= n and (x.ndim, x.shape[1], x.shape[-1]) == (5, b, 3)
                         for done, x in pixels.items())
-                and all(_fits([m.layer, m.kind], [str]) and _fits(m.call, int)
-                        and m.weights.ndim in (3, 4) for m in maps)):
+                and all(m.weights.ndim in (3, 4) for m in maps)):
             raise ValueError("its header and its tensors do not fit together")
-        return cls(tuple(steps), data["about"], factors, enlarge, pictures, maps)
+        return cls(steps, dict(data["about"]), factors, enlarge, pictures, maps)
+
+
+def _step(row: dict[str, Any], **tensors: Any) -> SampleStep:
+    """A step of a file. Raises ValueError, or whatever, for what is none."""
+    given = row["coefficients"]
+    numbers = [given["x_t"], given["eps"], given["noise"], given["ahead"], *given["past"]]
+    if not (0 <= row["index"] < row["total"] and row["evaluations"] > 0
+            and all(map(math.isfinite, [row["t"], *numbers]))):
+        raise ValueError("a step's numbers make no sense")
+    return SampleStep(index=row["index"], total=row["total"], t=row["t"],
+                      coefficients=StepCoefficients(*numbers[:4], past=tuple(numbers[4:])),
+                      evaluations=row["evaluations"], **tensors)
 
 
 def _on_cpu(step: SampleStep) -> SampleStep:
     tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(step).items()
                                if isinstance(value, Tensor)}
     return replace(step, **tensors)
-
-
-def _fits(value: Any, form: Any) -> bool:
-    """Whether a value out of JSON has the types that `form` names; what it has more is let pass."""
-    if isinstance(form, dict):
-        return isinstance(value, dict) and all(name in value and _fits(value[name], inner)
-                                               for name, inner in form.items())
-    if isinstance(form, list):
-        return isinstance(value, list) and all(_fits(each, form[0]) for each in value)
-    if form is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is form
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import EpsImagePlugin, Image, ImageOps
+from PIL import EpsImagePlugin, Image
 
 from minisd.observe import reading
 
@@ -111,44 +111,31 @@ def test_every_mode_becomes_rgb(case) -> None:
 
 
 def test_the_picture_given_is_left_as_it_was() -> None:
-    picture = rgba((255, 0, 0, 127))
+    picture, array = rgba((255, 0, 0, 127)), np.zeros((2, 2, 3), np.uint8)
     before = picture.tobytes()
-    tensor = reading.to_tensor(picture)
-    tensor.zero_()
-    assert picture.tobytes() == before and picture.mode == "RGBA"
-    array = np.zeros((2, 2, 3), np.uint8)
-    reading.to_tensor(array).add_(1)
-    assert not array.any()
+    for given in (picture, array):
+        reading.to_tensor(given).add_(1)
+    assert picture.tobytes() == before and picture.mode == "RGBA" and not array.any()
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(tmp_path, format, orientation) -> None:
     picture = Image.new("RGB", (32, 16), "white")
     picture.paste("black", (0, 0, 16, 8))               # black in the top left quarter
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    path = tmp_path / "picture"
-    picture.save(path, format, exif=exif)
-    with Image.open(path) as opened:
-        opened.load()
-        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), np.float32)
-    upright = reading.to_rgb(path)
-    np.testing.assert_allclose(levels(reading.to_tensor(path)), expected, atol=0.001)
+    picture.save(tmp_path / "picture", format, exif=exif)
+    upright = reading.to_rgb(tmp_path / "picture")
     np.testing.assert_array_equal(np.asarray(reading.to_rgb(upright)), np.asarray(upright))
     corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1),
               8: (1, 0)}[orientation]                   # where it must be: (row, column)
     row, column = (-4 if side else 4 for side in corner)
     assert upright.size == ((32, 16) if orientation < 5 else (16, 32))
     assert np.asarray(upright)[row, column, 0] < 50 < 200 < np.asarray(upright)[-row, -column, 0]
-
-
-def test_a_sixteen_bit_picture_is_turned_too() -> None:
-    picture = Image.fromarray(np.array([[0, 65535]], np.uint16))
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    turned = reading.to_rgb(reopened(picture, "PNG", exif=exif))
-    assert turned.size == (1, 2) and turned.getpixel((0, 1)) == (255,) * 3
+    deep = Image.fromarray(np.array([[0, 65535]], np.uint16))       # 16 bits are turned too
+    assert reading.to_rgb(reopened(deep, "PNG", exif=exif)).size == (
+        (2, 1) if orientation < 5 else (1, 2))
 
 
 def test_damaged_exif_is_no_reason_to_refuse(tmp_path) -> None:
@@ -177,55 +164,31 @@ def test_paths_pictures_and_arrays_are_the_same(tmp_path) -> None:
 
 # Sizes
 
-def test_a_size_crops_around_the_centre() -> None:
+def test_a_size_is_height_then_width_around_the_centre() -> None:
     stripes = np.zeros((8, 24, 3), np.uint8)
     stripes[:, :8, 0], stripes[:, 8:16, 1], stripes[:, 16:, 2] = 255, 255, 255
-    got = levels(reading.to_tensor(stripes, size=(8, 8)))
-    np.testing.assert_allclose(got, np.broadcast_to([0, 255, 0], (8, 8, 3)), atol=0.001)
-    tall = levels(reading.to_tensor(stripes.transpose(1, 0, 2), size=(8, 8)))
-    np.testing.assert_allclose(tall, np.broadcast_to([0, 255, 0], (8, 8, 3)), atol=0.001)
-
-
-def test_a_size_is_height_then_width() -> None:
-    assert reading.to_tensor(noise_picture(), size=(16, 56)).shape == (1, 3, 16, 56)
-    assert reading.to_tensor(noise_picture(1, 500), size=(64, 8)).shape == (1, 3, 64, 8)
-
-
-def test_the_same_size_changes_nothing() -> None:
+    for array in (stripes, stripes.transpose(1, 0, 2)):
+        got = levels(reading.to_tensor(array, size=(8, 8)))
+        np.testing.assert_allclose(got, np.broadcast_to([0, 255, 0], (8, 8, 3)), atol=0.001)
     picture = noise_picture()
+    assert reading.to_tensor(picture, size=(16, 56)).shape == (1, 3, 16, 56)
     assert torch.equal(reading.to_tensor(picture, size=(24, 40)), reading.to_tensor(picture))
-
-
-@pytest.mark.parametrize("size", [(0, 8), (8, -8), (8,), (8, 8, 3)])
-def test_other_sizes_are_refused(size) -> None:
-    with pytest.raises(ValueError, match=r"size is \(height, width\) in pixels"):
-        reading.to_tensor(noise_picture(), size=size)
+    for size in ((0, 8), (8, -8), (8,), (8, 8, 3)):
+        with pytest.raises(ValueError, match=r"size is \(height, width\) in pixels"):
+            reading.to_tensor(picture, size=size)
 
 
 # What is refused
 
-def test_a_missing_file(tmp_path) -> None:
+def test_what_is_no_file_of_a_picture(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no picture at '.*nope\.png': check the path"):
         reading.to_tensor(tmp_path / "nope.png")
-
-
-@pytest.mark.parametrize(("content", "phrase"), [
-    (b"", "no known picture format"),
-    (b"<html>404 Not Found</html>", "no known picture format"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "no known picture"),
-    (b"\x89PNG\r\n\x1a\n", "cannot be read"),
-    (b"GIF89a", "cannot be read"),
-    (b"\xff\xd8\xff", "cannot be read"),
-])
-def test_no_picture(tmp_path, content, phrase) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=f"a.png' .*{phrase}.*expected a .*picture"):
-        reading.to_tensor(tmp_path / "a.png")
-
-
-def test_a_folder_is_no_picture(tmp_path) -> None:
     with pytest.raises(ValueError, match="is not a file: expected a picture"):
         reading.to_tensor(tmp_path)
+    for content in (b"", b"<html>404 Not Found</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a"):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ValueError, match="a.png' cannot be read .*expected a whole picture"):
+            reading.to_tensor(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(("format", "options"), [
@@ -247,12 +210,9 @@ def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, format, option
                 refused += 1
                 assert re.search(r"cut' cannot be read \(.+\): expected a whole", str(error))
     assert refused > 0.95 * len(range(1, len(data), 41))
-
-
-def test_an_open_truncated_picture_is_refused() -> None:
-    data = encoded(noise_picture(), "JPEG")
-    with pytest.raises(ValueError, match="the picture cannot be read"):
-        reading.to_tensor(Image.open(io.BytesIO(data[:len(data) // 2])))
+    if format == "JPEG":                                # opened by somebody else
+        with pytest.raises(ValueError, match="the picture cannot be read"):
+            reading.to_tensor(Image.open(io.BytesIO(data[:len(data) // 2])))
 
 
 def test_pictures_of_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path) -> None:
@@ -283,29 +243,22 @@ def test_formats_that_this_pillow_lacks_are_no_obstacle(tmp_path, monkeypatch) -
         reading.to_rgb(tmp_path / "a")
 
 
-@pytest.mark.parametrize("size", [(0, 3), (3, 0)])
-def test_zero_size_is_refused(size) -> None:
-    with pytest.raises(ValueError, match="the picture is . x . pixels: expected at least one"):
-        reading.to_tensor(Image.new("RGB", size))
+NO_PICTURES = [
+    *((Image.new("RGB", size), ValueError, "the picture is . x . pixels: expected at least one")
+      for size in ((0, 3), (3, 0))),
+    *((np.zeros(shape, np.uint8), ValueError, r"expected a picture as a uint8 array .* got \w+ \(")
+      for shape in ((4, 4), (4, 4, 4), (0, 4, 3), (1, 4, 4, 3))),
+    (np.zeros((4, 4, 3), np.float32), ValueError, "expected a picture as a uint8 array .* got fl"),
+    *((Image.fromarray(np.array([[value, 0]], np.float32)), ValueError,
+       "mode F with values up to .* scale it first") for value in (np.nan, np.inf, 1e6)),
+    *((thing, TypeError, "expected a PIL picture, a path or a uint8 array, got")
+      for thing in (None, 7, b"a.png", [[0]]))]
 
 
-@pytest.mark.parametrize("array", [
-    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
-    np.zeros((0, 4, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)])
-def test_other_arrays_are_refused(array) -> None:
-    with pytest.raises(ValueError, match=r"expected a picture as a uint8 array .* got \w+ \("):
-        reading.to_tensor(array)
-
-
-@pytest.mark.parametrize("values", [[[np.nan, 0]], [[np.inf, 0]], [[1e6, 0]]])
-def test_unusual_floats_are_refused(values) -> None:
-    with pytest.raises(ValueError, match="mode F with values up to .* scale it first"):
-        reading.to_tensor(Image.fromarray(np.array(values, np.float32)))
-
-
-@pytest.mark.parametrize("thing", [None, 7, b"a.png", [[0]]])
-def test_other_things_are_refused(thing) -> None:
-    with pytest.raises(TypeError, match="expected a PIL picture, a path or a uint8 array, got"):
+@pytest.mark.parametrize("case", range(len(NO_PICTURES)))
+def test_other_things_are_refused(case) -> None:
+    thing, error, phrase = NO_PICTURES[case]
+    with pytest.raises(error, match=phrase):
         reading.to_tensor(thing)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,15 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minisd.checkpoints.weights import fingerprint
-from minisd.config import V1
 from minisd.diffusion import StepCoefficients
 from minisd.observe import preview
-from minisd.observe.attention_maps import AttentionMap, record_attention, word_maps
+from minisd.observe.attention_maps import AttentionMap, record_attention
 from minisd.observe.trace import Trace, _digest
 from minisd.samplers import SampleStep
 
 PROMPT = "a red car"
-V1_LIMIT = 50e6                 # bytes of v1's 50 steps with previews
+V1_LIMIT = 20e6                 # bytes of v1's 50 steps, without decoded pictures
 
 
 def run(total: int, shape: tuple[int, ...] = (1, 5, 7, 9)) -> list[SampleStep]:
@@ -63,8 +61,7 @@ def test_snapshots_stand_at_quarters_and_begin_with_noise() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "total", "count"),
-                         [(0.25, 50, 5), (0.1, 50, 11), (1 / 3, 30, 4), (0.3, 10, 5), (1, 7, 2),
-                          (0.25, 2, 3), (0.01, 3, 4)])
+                         [(0.1, 50, 11), (1 / 3, 30, 4), (0.3, 10, 5), (1, 7, 2), (0.01, 3, 4)])
 def test_any_ratio_begins_at_the_noise_and_ends_at_the_result(ratio, total, count) -> None:
     snapshots = Trace.record(run(total)).snapshots(ratio)
     assert len(snapshots) == count
@@ -98,14 +95,7 @@ def test_pictures_are_decoded_where_recorded_and_previews_elsewhere(sd) -> None:
 def test_which_pictures_are_decoded(sd, pictures, expected) -> None:
     trace = sd.trace(PROMPT, steps=5, seed=0, pictures=pictures)
     assert sorted(trace.pictures) == expected
-
-
-def test_previews_of_steps_and_of_latents(sd) -> None:
-    trace = sd.trace(PROMPT, steps=5, seed=0, pictures="none")
-    expected = np.asarray(preview.preview(sd, trace[2].x0)[0])
-    assert np.array_equal(np.asarray(trace.preview(2)), expected)
-    assert np.array_equal(np.asarray(trace.preview(trace[2].x0)), expected)
-    assert trace.preview(-1).size == (48, 48)
+    assert np.array_equal(trace.preview(2), trace.preview(trace[2].x0))
 
 
 # Recording
@@ -127,19 +117,12 @@ def test_a_trace_is_the_run(sd, picture) -> None:
         "weights": "", "fingerprint": fingerprint(sd)}
 
 
-def test_the_seed_drawn_at_random_is_in_the_trace(sd) -> None:
-    trace = sd.trace(PROMPT, steps=5, pictures="none")
-    again = sd.trace(PROMPT, steps=5, seed=trace.about["seed"], pictures="none")
-    assert_same_steps(trace, again)
-    assert trace.about["task"] == "text_to_image" and trace.about["strength"] is None
-
-
-@pytest.mark.parametrize("g", [3.0, 1.0])
-@pytest.mark.parametrize("sampler", ["ddim", "plms", "heun"])
+@pytest.mark.parametrize(("sampler", "g"), [("ddim", 1.0), ("heun", 3.0)])
 def test_attention_is_that_of_each_steps_own_latents(sd, sampler, g) -> None:
     """Of the conditional half; not of the second prediction that some samplers make."""
-    trace = sd.trace(PROMPT, steps=5, seed=0, num_images=2, sampler=sampler, guidance_scale=g,
-                     attention=True, pictures="none")
+    asked = {"steps": 5, "num_images": 2, "sampler": sampler, "guidance_scale": g,
+             "pictures": "none"}
+    trace = sd.trace(PROMPT, attention=True, **asked)
     assert [m.call for m in trace.attention] == [i for i in range(5) for _ in range(7)]
     for step in trace:
         with torch.no_grad(), record_attention(sd.unet, mean_of_heads=True) as alone:
@@ -148,14 +131,10 @@ def test_attention_is_that_of_each_steps_own_latents(sd, sampler, g) -> None:
         for ours, expected in zip(maps, alone, strict=True):
             assert ours.layer == expected.layer
             assert relative_error(ours.weights.float(), expected.weights.float()) < 1e-3
-    assert word_maps(trace.attention, 3, (6, 6)).shape == (6, 6)
-
-
-def test_recording_attention_leaves_the_run_as_it_was(sd) -> None:
-    asked = {"steps": 5, "seed": 0, "pictures": "none"}
-    plain, looked_into = sd.trace(PROMPT, **asked), sd.trace(PROMPT, attention=True, **asked)
-    assert plain.attention == ()
-    assert relative_error(looked_into.latents, plain.latents) < 1e-5
+    plain = sd.trace(PROMPT, seed=trace.about["seed"], **asked)     # drawn at random at first
+    assert plain.attention == () and plain.about == trace.about
+    assert plain.about["task"] == "text_to_image" and plain.about["strength"] is None
+    assert relative_error(trace.latents, plain.latents) < 1e-5
 
 
 def test_runs_that_make_no_trace_are_refused(sd, picture) -> None:
@@ -175,6 +154,8 @@ def test_a_file_holds_all_of_it(sd, tmp_path) -> None:
     trace = sd.trace(PROMPT, steps=5, seed=3, num_images=2, sampler="plms", attention=True)
     trace.save(tmp_path / "new" / "run.safetensors")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["run.safetensors"]
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
+        trace.save(tmp_path / "new")
     again = Trace.load(tmp_path / "new" / "run.safetensors")
     assert_same_steps(again, trace)
     assert again.about == trace.about and again.enlarge == trace.enlarge == 8
@@ -187,8 +168,6 @@ def test_a_file_holds_all_of_it(sd, tmp_path) -> None:
         for x, y in zip(pixels([a.x_t_picture, a.x0_picture]),
                         pixels([b.x_t_picture, b.x0_picture]), strict=True):
             assert np.array_equal(x, y)
-    for a, b in pairwise(again):
-        assert torch.equal(a.x_prev, b.x_t)
 
 
 @pytest.mark.parametrize("g", [0.0, 1.0])
@@ -199,14 +178,11 @@ def test_predictions_that_were_skipped_stay_none(sd, tmp_path, g) -> None:
 
 
 def test_v1s_trace_stays_small(tmp_path) -> None:
-    """50 steps of 512 x 512 with both predictions and the snapshots' pictures."""
+    """50 steps of 512 x 512 with both predictions; a sixth of this are the snapshots' pictures."""
     steps = [dataclasses.replace(step, eps_uncond=step.eps, eps_cond=step.eps)
              for step in run(50, (1, 4, 64, 64))]
-    trace = dataclasses.replace(Trace.record(steps), factors=preview.factors_of(V1.vae))
-    noise = Image.effect_noise((512, 512), 80).convert("RGB")
-    trace = trace.with_pictures(lambda latents: [noise], [s.done for s in trace.snapshots()])
-    trace.save(tmp_path / "run")
-    assert 20e6 < (tmp_path / "run").stat().st_size < V1_LIMIT
+    Trace.record(steps).save(tmp_path / "run")
+    assert (tmp_path / "run").stat().st_size < V1_LIMIT
 
 
 @pytest.fixture
@@ -294,8 +270,8 @@ def put_tensor(name: str, tensor: Tensor | None):
 
 PICTURES = torch.zeros(2, 1, 4, 4, 3, dtype=torch.uint8)
 FORGED = {
-    "no JSON": lambda data, tensors: "{", "a number": lambda data, tensors: "7",
-    "a list": lambda data, tensors: "[]", "nested": lambda data, tensors: "[" * 100_000,
+    "no JSON": lambda data, tensors: "{", "a list": lambda data, tensors: "[]",
+    "nested": lambda data, tensors: "[" * 100_000,
     **{f"no {name}": put(name) for name in ("about", "enlarge", "steps", "attention")},
     **{f"a step without {name}": put("steps", 1, name)
        for name in ("index", "total", "t", "evaluations", "coefficients")},
@@ -303,40 +279,28 @@ FORGED = {
     "steps by name": put("steps", value={"a": 1}), "a step is a list": put("steps", 0, value=[1]),
     "a step too few": put("steps", 2), "an index of text": put("steps", 0, "index", value="0"),
     "an index beyond": put("steps", 0, "index", value=3),
-    "an index below": put("steps", 0, "index", value=-1),
-    "a total of true": put("steps", 0, "total", value=True),
-    "a timestep of text": put("steps", 0, "t", value="x"),
     "a timestep that is NaN": put("steps", 0, "t", value=float("nan")),
     "a timestep of 400 digits": put("steps", 0, "t", value=10 ** 400),
-    "a coefficient missing": put("steps", 0, "coefficients", "eps"),
     "a coefficient of text": put("steps", 0, "coefficients", "eps", value="1"),
     "a past that is a number": put("steps", 0, "coefficients", "past", value=1.0),
-    "a past of text": put("steps", 0, "coefficients", "past", value=["x"]),
-    **{f"enlarged {by} times": put("enlarge", value=by) for by in (0, -8, 10 ** 6, 1.5, "8")},
-    "attention as text": put("attention", 0, value="abc"),
+    "enlarged 0 times": put("enlarge", value=0), "a huge picture": put("enlarge", value=10 ** 6),
     "attention of two": put("attention", 0, value=["mid", "cross"]),
-    "attention without a name": put("attention", 0, value=[3, "cross", 0]),
-    "attention without a call": put("attention", 0, value=["mid", "cross", "0"]),
     "attention without its tensor": put_tensor("attention.0", None),
     "attention of one axis": put_tensor("attention.0", torch.zeros(3)),
     **{f"no tensor {name}": put_tensor(name, None) for name in ("latents", "eps", "x0")},
     "latents of three axes": put_tensor("latents", torch.zeros(4, 5, 7)),
     "latents of another number": put_tensor("latents", torch.zeros(3, 1, 5, 7, 9)),
     "latents of integers": put_tensor("latents", torch.zeros(4, 1, 5, 7, 9, dtype=torch.int64)),
+    "no latents at all": put_tensor("latents", torch.zeros(4, 0, 5, 7, 9)),
     "eps of another shape": put_tensor("eps", torch.zeros(3, 1, 5, 9, 7)),
-    "x0 of booleans": put_tensor("x0", torch.zeros(3, 1, 5, 7, 9, dtype=torch.bool)),
     "factors of another shape": put_tensor("factors", torch.zeros(5, 3)),
-    "pictures without number": put_tensor("pictures.", PICTURES),
     "pictures of a word": put_tensor("pictures.all", PICTURES),
     "pictures beyond the end": put_tensor("pictures.4", PICTURES),
-    "pictures before the start": put_tensor("pictures.-1", PICTURES),
     "pictures of two rows": put_tensor("pictures.1", PICTURES.repeat(1, 2, 1, 1, 1)),
     "pictures of floats": put_tensor("pictures.1", PICTURES.float()),
     "pictures of three kinds": put_tensor("pictures.1", PICTURES[[0, 1, 0]]),
     "pictures of two colours": put_tensor("pictures.1", PICTURES[..., :2].contiguous()),
     "pictures of three axes": put_tensor("pictures.1", PICTURES[:, :, 0, 0].contiguous()),
-    "no picture at all": put_tensor("latents", torch.zeros(4, 0, 5, 7, 9)),
-    "pictures of one axis": put_tensor("pictures.1", PICTURES.flatten()),
 }
 
 
@@ -346,26 +310,6 @@ def test_a_header_that_fits_no_run_gets_one_clear_error(file, case) -> None:
     rewritten(file, FORGED[case])
     with pytest.raises(ValueError, match=r"run: it is damaged, cut off, or no trace \(.{1,250}\)"):
         Trace.load(file)
-
-
-def test_a_full_disk_names_the_file_and_leaves_the_old_one(file) -> None:
-    """In a process that may write one kilobyte only."""
-    code = ("import resource, signal, sys; from minisd import Trace; "
-            "trace = Trace.load(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); trace.save(sys.argv[1])")
-    before = file.read_bytes()
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{file}'"
-    assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["run"]
-
-
-def test_saving_takes_no_name_but_its_own(file) -> None:
-    beside = file.with_name("run.part")
-    beside.write_bytes(b"somebody's")
-    Trace.record(run(2)).save(file)
-    assert beside.read_bytes() == b"somebody's" and len(Trace.load(file)) == 2
-    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
-        Trace.record(run(2)).save(file.parent)
 
 
 def test_replaying_needs_no_model(file) -> None:
