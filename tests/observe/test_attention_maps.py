@@ -99,13 +99,6 @@ def test_self_attention_and_other_networks_can_be_recorded(sd, picture) -> None:
     assert len(attention_layers(sd.unet, None)) == 14
 
 
-def test_recording_changes_results_by_rounding_only(sd) -> None:
-    plain = evaluate(sd)
-    with record_attention(sd.unet, kind=None):
-        assert relative_error(evaluate(sd), plain) < 1e-5
-    assert torch.equal(evaluate(sd), plain)
-
-
 def test_listeners_go_whatever_happens(sd) -> None:
     with pytest.raises(KeyError), record_attention(sd.unet) as record:
         evaluate(sd)
@@ -141,11 +134,14 @@ def test_layers_that_do_not_exist_are_named(sd, asked, text) -> None:
 
 # Editing
 
-def test_an_edit_that_changes_nothing_changes_nothing(sd) -> None:
+def test_a_recorder_or_an_edit_that_changes_nothing_changes_results_by_rounding(sd) -> None:
     plain = evaluate(sd)
+    with record_attention(sd.unet, kind=None):
+        assert relative_error(evaluate(sd), plain) < 1e-5
     for edit in (lambda weights, layer: None, lambda weights, layer: weights, scale_word(2, 1.0)):
         with edit_attention(sd.unet, edit, kind=None):
             assert relative_error(evaluate(sd), plain) < 1e-5
+    assert torch.equal(evaluate(sd), plain)
 
 
 def test_a_word_taken_away_changes_only_the_conditional_half(sd) -> None:
@@ -165,8 +161,6 @@ def test_all_words_taken_away_leave_the_prompt_unread(sd) -> None:
     with edit_attention(sd.unet, scale_word(range(13), 0.0)):
         a, b = evaluate(sd)
     assert relative_error(a, b) < 1e-5
-    a, b = evaluate(sd)
-    assert relative_error(a, b) > 1e-3
 
 
 def test_a_recorder_inside_an_edit_sees_what_was_edited(sd) -> None:
@@ -192,9 +186,8 @@ def test_edits_of_another_shape_and_words_that_do_not_exist_are_refused(sd) -> N
             edit_attention(sd.unet, lambda weights, layer: weights.sum(-1)):
         evaluate(sd)
     for wrong in (13, -1, [2, 13], []):
-        with pytest.raises(ValueError, match="token_index must be from 0 to 12, got"), \
-                edit_attention(sd.unet, scale_word(wrong, 0)):
-            evaluate(sd)
+        with pytest.raises(ValueError, match="token_index must be from 0 to 12, got"):
+            scale_word(wrong, 0)(torch.zeros(1, 2, 6, 13), "mid")
 
 
 # Word maps
@@ -213,15 +206,8 @@ def test_a_word_map_shows_where_the_word_was_read() -> None:
     assert heat.argmax() == 2 * 7 + 6 and heat[:, 0].max() == 0
     assert float(heat[2, 6]) == pytest.approx((0.5 + 1) / 2)
     assert float(word_maps([made(coarse)], 3, (5, 7), row=0).min()) == pytest.approx(1)
-
-
-def test_shares_of_all_words_add_up_to_one(sd) -> None:
-    with record_attention(sd.unet, rows=1) as record:
-        evaluate(sd)
-    together = word_maps(record, range(13), (7, 9))
-    torch.testing.assert_close(together, torch.ones(7, 9), atol=5e-3, rtol=0)
-    torch.testing.assert_close(sum(word_maps(record, i, (7, 9)) for i in range(13)), together,
-                               atol=1e-5, rtol=0)
+    both = made(torch.full((1, 12, 4), 0.25))               # several tokens are added up
+    torch.testing.assert_close(word_maps([both], [1, 3], (5, 7)), torch.full((5, 7), 0.5))
 
 
 def test_word_maps_say_what_is_missing() -> None:
