@@ -1,9 +1,8 @@
 """The sizes of a model as files tell them: this project's config.json, and diffusers' own.
 
 Both end in one schema, the dataclasses of minisd/config.py with a range for each number, so that
-no size reaches a network, or memory, that no network has. Many of diffusers' settings lead to
-other networks than Stable Diffusion v1's; each one that would is refused by name. What its files
-leave out has v1's value.
+no size reaches a network, or memory, that no network has. Of diffusers' settings those are refused
+by name that lead to another network than v1's without a trace in the names or shapes of tensors.
 """
 
 import json
@@ -16,8 +15,6 @@ from minisd.checkpoints.untrusted import Refused, read_json, reading, shown
 from minisd.config import V1, Config, ScheduleConfig, TextConfig, UNetConfig, VAEConfig
 from minisd.observe.files import written_whole
 from minisd.tokenizer import warn
-
-Settings = Mapping[str, Any]
 
 # The least and the most that any network of this kind could have.
 RANGES: dict[str, tuple[float, float]] = {
@@ -99,35 +96,35 @@ def write_config(folder: Path, config: Config) -> None:
 
 # diffusers' files
 
-# What Stable Diffusion v1 has, which is also what a file means that leaves a setting out.
-TEXT_FIXED = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-UNET_FIXED = {
-    "act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5,
-    "mid_block_type": "UNetMidBlock2DCrossAttn", "time_embedding_type": "positional",
-    "resnet_time_scale_shift": "default", "downsample_padding": 1,
-    "mid_block_scale_factor": 1, "transformer_layers_per_block": 1, "use_linear_projection": False,
-    "only_cross_attention": False, "dual_cross_attention": False, "center_input_sample": False,
-    "class_embed_type": None, "addition_embed_type": None, "encoder_hid_dim": None,
-    "num_class_embeds": None}
-VAE_FIXED = {"act_fn": "silu", "shift_factor": None, "latents_mean": None,
-             "mid_block_add_attention": True, "use_quant_conv": True, "use_post_quant_conv": True}
-SCHEDULE_FIXED = {"beta_schedule": "scaled_linear", "trained_betas": None,
-                  "rescale_betas_zero_snr": False}
-
-# Our field: the name of it in diffusers, and what a file means that leaves it out (None: may not).
-TEXT = {"vocab_size": ("vocab_size", 49408), "width": ("hidden_size", 512),
+# Of each: its name, our record of it, our fields with their names in diffusers and what a file
+# means that leaves one out (None: it may not), and settings that are the same in all of v1.
+DIFFUSERS: dict[str, tuple[str, type, dict[str, tuple[str, Any]], dict[str, Any]]] = {
+    "text": ("text_encoder/config.json", TextConfig, {
+        "vocab_size": ("vocab_size", 49408), "width": ("hidden_size", 512),
         "layers": ("num_hidden_layers", 12), "heads": ("num_attention_heads", 8),
-        "max_length": ("max_position_embeddings", 77)}      # transformers' own defaults
-VAE = {"channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
-       "groups": ("norm_num_groups", V1.vae.groups), "latent_channels": ("latent_channels", None),
-       "scale_factor": ("scaling_factor", V1.vae.scale_factor),
-       "image_channels": ("in_channels", V1.vae.image_channels)}
-UNET = {"channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
+        "max_length": ("max_position_embeddings", 77)},         # transformers' own defaults
+        {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}),
+    "vae": ("vae/config.json", VAEConfig, {
+        "channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
+        "latent_channels": ("latent_channels", None), "groups": ("norm_num_groups", 32),
+        "scale_factor": ("scaling_factor", V1.vae.scale_factor),
+        "image_channels": ("in_channels", 3)},
+        {"act_fn": "silu", "shift_factor": None, "latents_mean": None}),
+    "unet": ("unet/config.json", UNetConfig, {
+        "channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
         "context_dim": ("cross_attention_dim", None), "latent_channels": ("in_channels", None),
-        "groups": ("norm_num_groups", V1.unet.groups)}
-SCHEDULE = {"beta_start": ("beta_start", V1.schedule.beta_start),
-            "beta_end": ("beta_end", V1.schedule.beta_end),
-            "timesteps": ("num_train_timesteps", V1.schedule.timesteps)}
+        "groups": ("norm_num_groups", 32)},
+        {"act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5,
+         "resnet_time_scale_shift": "default", "downsample_padding": 1,
+         "mid_block_scale_factor": 1, "use_linear_projection": False,
+         "only_cross_attention": False, "center_input_sample": False}),
+    "schedule": ("scheduler/scheduler_config.json", ScheduleConfig, {
+        "beta_start": ("beta_start", V1.schedule.beta_start),
+        "beta_end": ("beta_end", V1.schedule.beta_end),
+        "timesteps": ("num_train_timesteps", V1.schedule.timesteps)},
+        {"prediction_type": "epsilon"})}
+V1_BETAS = {"beta_schedule": "scaled_linear", "trained_betas": None,
+            "rescale_betas_zero_snr": False}
 CROSS_ATTENTION = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 
 
@@ -137,63 +134,40 @@ def read_diffusers_configs(folder: Path) -> dict[str, Any]:
     Raises Refused for a damaged file, and for settings of another network than v1's.
     """
     found: dict[str, Any] = {}
-    for name, field, read in (
-            ("text_encoder/config.json", "text", _text), ("vae/config.json", "vae", _vae),
-            ("unet/config.json", "unet", _unet),
-            ("scheduler/scheduler_config.json", "schedule", _schedule)):
-        if (folder / name).exists():
-            with reading(folder / name, "description of such a network"):
-                settings = read_json(folder / name)
-                found[field] = read(settings)
-                cells = settings.get("sample_size") if field == "unet" else None
-                if cells:
-                    vae = found.get("vae", V1.vae)
-                    pixels = cells * vae.downscale if isinstance(cells, int) else cells
-                    found["image_size"] = _built(int, pixels, "image_size")
+    for field, (name, kind, table, fixed) in DIFFUSERS.items():
+        if not (folder / name).exists():
+            continue
+        with reading(folder / name, "description of such a network"):
+            said = read_json(folder / name)
+            for key, value in _others(said, fixed).items():
+                raise Refused(f"its {key} is {shown(repr(value))}, expected {fixed[key]!r} as in "
+                              f"Stable Diffusion v1")
+            ours = {mine: said.get(theirs, default) for mine, (theirs, default) in table.items()}
+            found[field] = _built(kind, ours | (_blocks(said) if field == "unet" else {}), "")
+            cells = said.get("sample_size") if field == "unet" else None
+            if cells:
+                factor = found.get("vae", V1.vae).downscale
+                pixels = cells * factor if isinstance(cells, int) else cells
+                found["image_size"] = _built(int, pixels, "image_size")
+            if field == "schedule" and (other := _others(said, V1_BETAS)):
+                warn(f"v1's noise schedule is used in place of the one in scheduler_config.json "
+                     f"({shown(other)})")
+                found["schedule"] = V1.schedule
     return found
 
 
-def _text(settings: Settings) -> TextConfig:
-    return _translated(TextConfig, settings, TEXT, TEXT_FIXED)
+def _others(said: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file that are there and differ from these."""
+    return {key: said[key] for key, value in fixed.items() if said.get(key, value) != value}
 
 
-def _vae(settings: Settings) -> VAEConfig:
-    return _translated(VAEConfig, settings, VAE, VAE_FIXED)
-
-
-def _unet(settings: Settings) -> UNetConfig:
-    """Here `attention_head_dim` means the number of heads."""
-    kinds = list(settings.get("down_block_types") or ())
+def _blocks(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UNet's kinds of blocks say, and its heads, which are called attention_head_dim."""
+    kinds = list(said.get("down_block_types") or ())
     mirrored = [str(kind).replace("Down", "Up") for kind in reversed(kinds)]
-    up = settings.get("up_block_types", mirrored)
+    up = said.get("up_block_types", mirrored)
     if any(kind not in CROSS_ATTENTION for kind in kinds) or up != mirrored:
         raise Refused(f"its blocks are {shown(kinds)} and {shown(up)}, expected "
                       f"{' or '.join(CROSS_ATTENTION)} down, and the same up")
-    heads = settings.get("num_attention_heads") or settings.get("attention_head_dim")
-    return _translated(UNetConfig, settings, UNET, UNET_FIXED, heads=heads,
-                       attention=[CROSS_ATTENTION[kind] for kind in kinds])
-
-
-def _schedule(settings: Settings) -> ScheduleConfig:
-    """Whichever sampler it is for. Betas of another kind than v1's are not taken over."""
-    if settings.get("prediction_type", "epsilon") != "epsilon":
-        raise Refused(f"its prediction_type is {shown(repr(settings['prediction_type']))}, as in "
-                      f"Stable Diffusion v2; expected 'epsilon'")
-    other = {key: settings[key] for key, expected in SCHEDULE_FIXED.items()
-             if settings.get(key, expected) != expected}
-    if other:
-        warn(f"v1's noise schedule is used in place of the one in scheduler_config.json "
-             f"({shown(other)})")
-        return V1.schedule
-    return _translated(ScheduleConfig, settings, SCHEDULE, {})
-
-
-def _translated(kind: Any, settings: Settings, table: Mapping[str, tuple[str, Any]],
-                fixed: Settings, **more: Any) -> Any:
-    """Our record of diffusers' settings. Raises Refused for those of another network."""
-    for key, expected in fixed.items():
-        if settings.get(key, expected) != expected:
-            raise Refused(f"its {key} is {shown(repr(settings[key]))}, expected {expected!r} as in "
-                          f"Stable Diffusion v1")
-    return _built(kind, more | {ours: settings.get(theirs, default)
-                                for ours, (theirs, default) in table.items()}, "")
+    return {"attention": [CROSS_ATTENTION[kind] for kind in kinds],
+            "heads": said.get("num_attention_heads") or said.get("attention_head_dim")}

@@ -10,10 +10,13 @@ from torch import nn
 
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.places import SHIPPED
-from minisd.checkpoints.registry import LOADABLE, candidates, leave_aside, whole_model
+from minisd.checkpoints.registry import LOADABLE, first, whole_model
+from minisd.checkpoints.untrusted import shown
+from minisd.checkpoints.vocabulary import no_vocabulary
 from minisd.config import TOYWORLD
 from minisd.pipeline import StableDiffusion
 from minisd.speed import accelerate
+from minisd.tokenizer import warn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
@@ -41,22 +44,17 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     chosen = _chosen(parts)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
-    *places, last = candidates(model)
-    sd = None
-    for place in places:
-        try:
-            sd = _loaded(place, chosen, target, kind)
-            break
-        except (ValueError, OSError) as error:
-            leave_aside(place, error)
-    sd = sd or _loaded(last, chosen, target, kind)
+    sd = first(model, lambda place, others: _loaded(place, chosen, target, kind, words=others))
+    if sd.tokenizer is None and "text_encoder" in chosen:
+        warn(f"{shown(sd.weights)} will read no prompt, {no_vocabulary(sd.config)}")
     return accelerate(sd) if fast else sd
 
 
-def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype
-            ) -> StableDiffusion:
+def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype, *,
+            words: bool) -> StableDiffusion:
     """The model at one place. Memory is taken once all names and shapes are known to fit."""
-    source, sd = whole_model(place, dict.fromkeys(NETWORK.get(part, part) for part in chosen))
+    source, sd = whole_model(place, dict.fromkeys(NETWORK.get(part, part) for part in chosen),
+                             words=words and "text_encoder" in chosen)
     sd.to(dtype).weights = (TOYWORLD.name if place == SHIPPED else
                             os.path.basename(os.path.abspath(place)))
     for part, names in LOADABLE.items():

@@ -8,37 +8,33 @@ download` makes it, or one of the published files in one piece. "auto" is the fi
    folder there that is a whole v1 model, in the order of their names;
 3. toyworld, which ships.
 
-At hand is what `whole_model` opens, and loading begins with that. What it refuses is left aside
-with a warning that names it, whatever lies there.
+At hand is what `whole_model` opens, its vocabulary included, and loading begins with that. What it
+refuses is left aside with a warning that names it, whatever lies there.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from minisd.checkpoints import known
 from minisd.checkpoints.formats import open_weights
-from minisd.checkpoints.known import (
-    KNOWN,
-    LICENCE,
-    NAMES,
-    SINGLE_FILES,
-    SINGLE_SIZES,
-    VERSIONS,
-    sha256,
-)
+from minisd.checkpoints.known import KNOWN, LICENCE, SINGLE_FILES, VERSIONS
 from minisd.checkpoints.places import SHIPPED, WEIGHTS, short
 from minisd.checkpoints.sources import PARTS, Source, config_of, network_files, open_model, require
 from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, shown
-from minisd.checkpoints.vocabulary import find_tokenizer
+from minisd.checkpoints.vocabulary import FETCH, find_tokenizer, no_vocabulary
 from minisd.checkpoints.weights import finite, match
 from minisd.config import TOYWORLD, V1, Config
 from minisd.observe.tables import aligned
 from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import warn
+
+Found = TypeVar("Found")
 
 VARIABLE = "MINISD_MODEL"       # in the environment: what "auto" stands for
 BYTES = 4                       # of one parameter in float32
@@ -51,19 +47,32 @@ LOADABLE = {"text_encoder": ("text_encoder",), "unet": ("unet",),
 
 # Where they are
 
-def find(model: str | Path) -> Path:
-    """The file or folder that a name or a path stands for; see above for the names.
+def first(model: str | Path, attempt: Callable[[Path, bool], Found]) -> Found:
+    """What is made of the first place that a name or a path may stand for (see above for names).
 
-    Warns of what is left aside. Raises ValueError for a model that is not there, saying how to get
-    it.
+    attempt: makes it, of a place and whether there is another after it; those that it refuses are
+    left aside with a warning. Raises ValueError for a model that is not there, saying how to get
+    it, and what `attempt` raises for the last.
     """
     *places, last = candidates(model)
     for place in places:
-        reason = fault(place)
-        if not reason:
-            return place
-        leave_aside(place, reason)
-    return last
+        try:
+            return attempt(place, True)
+        except (ValueError, OSError) as error:
+            advice = (f"`python -m minisd download {place.name}` goes on where it stopped"
+                      if place.name in KNOWN and place.is_dir() else
+                      f"name it to load it and no other: -m {shown(short(place))}")
+            warn(f"{shown(short(place))} is left aside: {error}; {advice}")
+    return attempt(last, False)
+
+
+def find(model: str | Path) -> Path:
+    """The file or folder that a name or a path stands for. Warns and raises as `first` does."""
+    def loadable(place: Path, others: bool) -> Path:
+        if others and (reason := fault(place)):
+            raise Refused(reason)
+        return place
+    return first(model, loadable)
 
 
 def candidates(model: str | Path) -> list[Path]:
@@ -83,9 +92,8 @@ def candidates(model: str | Path) -> list[Path]:
     if name in VERSIONS:
         places = _places(name)
         if not places:
-            by_hand = f"put {next(iter(SINGLE_FILES[name]))} into {WEIGHTS}"
-            raise ValueError(f"{name} is not at hand: {_advice(name)}"
-                             + f", or {by_hand}" * (name in KNOWN))
+            by_hand = f", or put {next(iter(SINGLE_FILES[name]))} into {WEIGHTS}"
+            raise ValueError(f"{name} is not at hand: {_advice(name)}{by_hand * (name in KNOWN)}")
         return places
     path = Path(os.path.expanduser(model))
     for place in (path, WEIGHTS / path):
@@ -110,9 +118,9 @@ def _places(version: str) -> list[Path]:
 
 def _others() -> list[Path]:
     """What else in weights/ may be a v1 model; hidden files, as macOS writes them, are none."""
-    known = {TOYWORLD.name, *VERSIONS, *(file for files in SINGLE_FILES.values() for file in files)}
+    named = {TOYWORLD.name, *VERSIONS, *known.SINGLE_SIZES}
     return [place for place in (sorted(WEIGHTS.iterdir()) if WEIGHTS.is_dir() else [])
-            if place.name not in known and not place.name.startswith(".") and _promising(place)]
+            if place.name not in named and not place.name.startswith(".") and _promising(place)]
 
 
 def _promising(place: Path) -> bool:
@@ -126,20 +134,14 @@ def _promising(place: Path) -> bool:
         return False
 
 
-def leave_aside(place: Path, reason: object) -> None:
-    """Warn that a model is passed over."""
-    advice = (f"; `python -m minisd download {place.name}` goes on where it stopped"
-              if place.name in KNOWN and place.is_dir() else
-              f"; name it to load it and no other: -m {shown(short(place))}")
-    warn(f"{shown(short(place))} is left aside: {reason}{advice}")
-
-
 # Whether they load
 
-def whole_model(place: Path, parts: Iterable[str] = PARTS) -> tuple[Source, StableDiffusion]:
+def whole_model(place: Path, parts: Iterable[str] = PARTS, *, words: bool = False
+                ) -> tuple[Source, StableDiffusion]:
     """A model opened, and its networks without memory: all its names, shapes and words fit.
 
-    parts: the networks that must be there. Raises FileNotFoundError or Refused.
+    parts: the networks that must be there; words: so must a vocabulary for the text encoder.
+    Raises FileNotFoundError or Refused.
     """
     source = open_model(place)
     config = config_of(source)
@@ -147,14 +149,16 @@ def whole_model(place: Path, parts: Iterable[str] = PARTS) -> tuple[Source, Stab
     tokenizer = find_tokenizer(source.path, config)
     with reading(place, "Stable Diffusion v1, its sizes make no network"), torch.device("meta"):
         sd = StableDiffusion(config, tokenizer)
+        if words and tokenizer is None:
+            raise Refused(no_vocabulary(config))
     match(sd, source)
     return source, sd
 
 
 def fault(place: Path, *, values: bool = False) -> str:
-    """Why a place is no whole model that loads, "" where it is one. values: read them all too."""
+    """Why a place is no whole model that paints, "" where it is one. values: read them all too."""
     try:
-        source, _ = whole_model(place)
+        source, _ = whole_model(place, words=True)
         for name in source.tensors if values else ():
             finite(source, name, torch.float32)
     except (ValueError, OSError) as error:
@@ -214,8 +218,10 @@ def models() -> Models:
 
 def _row(name: str, config: Config, licence: str, places: list[Path], advice: str = ""
          ) -> KnownModel:
-    path = next((place for place in places if not fault(place)), None)
+    faults = {place: fault(place) for place in places}
+    path = next((place for place in places if not faults[place]), None)
     files = [] if path is None else [path] if path.is_file() else network_files(path).values()
+    advice = FETCH if any(FETCH in reason for reason in faults.values()) else advice
     return KnownModel(name, _parts(config), licence, path,
                       sum(file.stat().st_size for file in files), "" if path else advice)
 
@@ -243,9 +249,9 @@ def verify(path: str | Path) -> str:
     if not path.is_file():
         raise ValueError(f"expected a file to verify, got '{shown(path)}', which is "
                          f"{'a folder: name one file in it' if path.is_dir() else 'not there'}")
-    size, digest = path.stat().st_size, sha256(path)
+    size, digest = path.stat().st_size, known.sha256(path)
     about = f"({size:,} bytes, SHA-256 {digest})"
-    name, published = NAMES.get(digest, ""), SINGLE_SIZES.get(path.name, 0)
+    name, published = known.NAMES.get(digest, ""), known.SINGLE_SIZES.get(path.name, 0)
     if published not in (0, size) and not name:
         about += f": the published {path.name} has {published:,} bytes"
     try:

@@ -16,6 +16,7 @@ from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading,
 from minisd.config import V1, Config
 from minisd.tokenizer import END, END_OF_WORD, START, Tokenizer, warn
 
+FETCH = "run `python -m minisd download tokenizer`"
 CLIP_MERGES = 48_894
 CARRIERS = ("open_clip", "clip")
 CARRIED = "bpe_simple_vocab_16e6.txt.gz"
@@ -54,8 +55,7 @@ def find_tokenizer(model: Path, config: Config) -> ModelTokenizer | None:
 
     None where none fits. Raises Refused where a folder's own has other words than its text encoder.
     """
-    text, folder = config.text, model if model.is_dir() else model.parent
-    beside = folder / "tokenizer"
+    text, beside = config.text, (model if model.is_dir() else model.parent) / "tokenizer"
     if beside.is_dir():
         own = read_tokenizer(beside, text.max_length, config.name)
         if len(own.vocab) == text.vocab_size:
@@ -67,10 +67,19 @@ def find_tokenizer(model: Path, config: Config) -> ModelTokenizer | None:
                               f"token that was taught is missing in added_tokens.json")
     if text.vocab_size != V1.text.vocab_size:
         return None
-    places = [WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))]
-    found = next((place for place in places if (place / "vocab.json").is_file()), None)
-    return (packaged_tokenizer(text.max_length) if found is None else
-            read_tokenizer(found, text.max_length))
+    for place in (WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))):
+        if (place / "vocab.json").is_file():
+            found = read_tokenizer(place, text.max_length)
+            if len(found.vocab) == text.vocab_size:
+                return found
+    return packaged_tokenizer(text.max_length)
+
+
+def no_vocabulary(config: Config) -> str:
+    """What is said of a model for which `find_tokenizer` finds nothing."""
+    fetch = f"{FETCH}, or " * (config.text.vocab_size == V1.text.vocab_size)
+    return (f"no vocabulary of {config.text.vocab_size:,} tokens is at hand for it: {fetch}put "
+            f"vocab.json and merges.txt into a folder tokenizer/ beside its weights")
 
 
 def read_tokenizer(folder: Path, max_length: int = 77, model: str = "the model") -> ModelTokenizer:

@@ -63,7 +63,7 @@ def weights() -> Findings:
 
 def models() -> Findings:
     """What "auto" chooses from, and toyworld: each loads or not."""
-    from minisd.checkpoints.registry import VARIABLE, candidates, fault, whole_model
+    from minisd.checkpoints.registry import VARIABLE, candidates, fault
 
     try:
         places = candidates("auto")
@@ -75,8 +75,6 @@ def models() -> Findings:
         yield Finding(VARIABLE, f"{named!r} is found from this folder only", "write all of it")
     faults = {place: fault(place, values=True) for place in dict.fromkeys([*places, SHIPPED])}
     for place, reason in faults.items():
-        if not reason and whole_model(place)[1].tokenizer is None:
-            reason = "there is no vocabulary for it, run `python -m minisd download tokenizer`"
         remedy = ("`git checkout -- weights/toyworld`, or install minisd again"
                   if place == SHIPPED else f"or move it out of {WEIGHTS}")
         yield Finding("model", f"{place} {f'does not load: {reason}' if reason else 'loads'}",

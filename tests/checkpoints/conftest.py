@@ -1,5 +1,6 @@
 """What these tests share: one small model of v1's topology, and a weights/ of their own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from minisd.checkpoints import load, places, registry, vocabulary
 from minisd.checkpoints.places import SHIPPED
 from minisd.pipeline import StableDiffusion
+from minisd.tokenizer import END, START
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,16 @@ def v1sd() -> StableDiffusion:
 def tensors(v1sd) -> dict[str, Tensor]:
     """The same under CompVis's names. Not to be changed."""
     return v1_files.compvis(v1sd)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory) -> Path:
+    """A tokenizer/ of the small model: 99 tokens, as its text encoder knows."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokens = [*map(str, range(v1_files.SMALL.text.vocab_size - 2)), START, END]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
 
 
 @pytest.fixture

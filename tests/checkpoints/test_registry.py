@@ -18,10 +18,13 @@ from minisd.checkpoints.known import SINGLE_FILES
 from minisd.checkpoints.places import SHIPPED
 from minisd.checkpoints.sources import PARTS
 from minisd.checkpoints.untrusted import Refused
+from minisd.checkpoints.vocabulary import no_vocabulary
+from minisd.config import V1
 
 LOADABLE = ("text_encoder", "unet", "encoder", "decoder")
 V1_PARTS = {"text_encoder": 123_060_480, "unet": 859_520_964, "encoder": 34_163_664,
             "decoder": 49_490_199}
+UNKNOWN = ("README.md", "evaluation.json", "losses.json")      # of those that ship: no weights
 WHOLE = ("text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors",
          "vae/diffusion_pytorch_model.safetensors")
 
@@ -85,13 +88,15 @@ def test_a_wrong_name_in_the_environment_is_said_to_be_there(weights, monkeypatc
 # What is left aside
 
 @pytest.fixture(scope="module")
-def folder(v1sd, tmp_path_factory) -> Path:
+def folder(v1sd, words, tmp_path_factory) -> Path:
     """A whole model of v1's topology in diffusers' layout."""
-    return v1_files.diffusers_folder(v1sd, tmp_path_factory.mktemp("whole") / "v1")
+    folder = v1_files.diffusers_folder(v1sd, tmp_path_factory.mktemp("whole") / "v1")
+    (folder / "tokenizer").symlink_to(words)
+    return folder
 
 
 def test_what_is_half_fetched_is_no_model_and_is_named(weights, folder) -> None:
-    for part in ("text_encoder", "vae"):
+    for part in ("text_encoder", "vae", "tokenizer"):
         (weights / "v1-5" / part).mkdir(parents=True)
         for path in (folder / part).iterdir():
             (weights / "v1-5" / part / path.name).symlink_to(path)
@@ -111,7 +116,8 @@ def test_what_is_half_fetched_is_no_model_and_is_named(weights, folder) -> None:
     assert auto() == "v1-5"
 
 
-def test_a_v1_file_of_any_name(weights, tensors) -> None:
+def test_a_v1_file_of_any_name(weights, words, tensors) -> None:
+    (weights / "tokenizer").symlink_to(words)
     save_file({"lora_unet_x.lora_up.weight": torch.ones(2)}, weights / "a.safetensors")
     (weights / "b.ckpt").write_bytes(b"<html>")
     layer = f"{v1_files.TEXT}encoder.layers.11."
@@ -135,8 +141,9 @@ def test_a_v1_file_of_any_name(weights, tensors) -> None:
     assert mine.on_disk == (weights / "my own.safetensors").stat().st_size
 
 
-def test_at_hand_is_what_loads(weights, tensors, v1sd) -> None:
-    """Names, shapes and sizes are looked at before, values only while loading."""
+def test_at_hand_is_what_loads(weights, words, tensors, v1sd) -> None:
+    """Names, shapes and words are looked at before, values only while loading."""
+    (weights / "tokenizer").symlink_to(words)
     save_file({name: value for name, value in tensors.items() if "out.2" not in name},
               weights / "v1-5-pruned.safetensors")
     spoilt = {name: value.clone() for name, value in tensors.items()}
@@ -156,6 +163,31 @@ def test_at_hand_is_what_loads(weights, tensors, v1sd) -> None:
     assert "contains NaN or infinity" in left[1] and "-m weights/sd-v1-4.ckpt" in left[1]
     with pytest.raises(Refused, match="contains NaN"):
         minisd.load("v1-4")
+
+
+def test_without_a_vocabulary_a_model_paints_nothing(weights, tensors) -> None:
+    """So "auto" passes it over; who names it is told, and may load it all the same."""
+    save_file(tensors, weights / "v1-5-pruned.safetensors")
+    said = "no vocabulary of 99 tokens is at hand for it: put vocab.json and merges.txt into"
+    with pytest.warns(UserWarning, match=f"v1-5-pruned.safetensors is left aside: .*{said}"):
+        assert minisd.load(device="cpu").weights == "toyworld"
+    assert not {model.name: model for model in minisd.models()}["v1-5"].at_hand
+    with pytest.warns(UserWarning, match=f"^v1-5-pruned.safetensors will read no prompt, {said}"):
+        sd = minisd.load("v1-5", device="cpu")
+    with pytest.raises(ValueError, match="this model has no tokenizer: put vocab.json"):
+        sd.encode_prompt("a red car")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert minisd.load(parts=["decoder"], device="cpu").weights == "v1-5-pruned.safetensors"
+
+
+def test_a_vocabulary_that_is_missing_is_what_the_table_advises(weights, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "fault", lambda place: f"{place}: {no_vocabulary(V1)}")
+    touch(weights, "v1-5-pruned.ckpt")
+    advice = {model.name: model.advice for model in minisd.models()}
+    assert advice["v1-5"] == "run `python -m minisd download tokenizer`"
+    assert advice["v1-4"] == "run `python -m minisd download v1-4`"
+    assert "download" not in no_vocabulary(v1_files.SMALL)      # whose words are not CLIP's
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes pipes and sockets of names")
@@ -217,10 +249,21 @@ def test_the_page_in_weights_lists_the_files_that_are_known() -> None:
     page = (Path(known.__file__).parents[2] / "weights" / "README.md").read_text()
     rows = {row[2]: row[:2] for row in re.findall(
         r"^\| `(\S+)` \| ([\d,]*) ?\| `([0-9a-f]{64})` \|$", page, re.MULTILINE)}
-    assert rows.keys() == known.NAMES.keys()
+    assert rows.keys() == known.NAMES.keys() - set(known.TABLE["toyworld"].values())
     for digest, (name, size) in rows.items():
         assert known.NAMES[digest].split(" of ")[0] in name
         assert size in ("", f"{known.SINGLE_SIZES.get(name) or 0:,}") or "/" in name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="git may have changed the ends of lines")
+def test_the_files_that_ship_are_known() -> None:
+    """Where a new model was exported, these lines go into known.toml."""
+    found = {path.relative_to(SHIPPED).as_posix(): known.sha256(path)
+             for path in SHIPPED.rglob("*.*") if path.name not in UNKNOWN}
+    lines = "\n".join(f'"{name}" = "{digest}"' for name, digest in found.items())
+    assert found == known.TABLE["toyworld"], f"write into known.toml:\n\n[toyworld]\n{lines}"
+    assert registry.verify(SHIPPED / "unet.safetensors").startswith(
+        f"{SHIPPED / 'unet.safetensors'} is unet.safetensors of toyworld (")
 
 
 # The table
