@@ -69,9 +69,7 @@ def test_the_canonical_caption_says_everything_and_differs_for_different_scenes(
 def test_captions_vary_and_follow_from_the_generator() -> None:
     first, again = ([caption(README_SCENE, rng) for _ in range(500)]
                     for rng in (np.random.default_rng(0), np.random.default_rng(0)))
-    assert first == again and len(set(first)) > 150
-    assert full_caption(README_SCENE) in first
-    assert any(text.startswith("a yellow balloon above a red car") for text in first)
+    assert first == again and len(set(first)) > 150 and full_caption(README_SCENE) in first
 
 
 def test_captions_name_only_what_is_there(said) -> None:

@@ -39,10 +39,8 @@ def test_export_keeps_curves_of_parts_trained_elsewhere(tmp_path) -> None:
     assert found["vae"]["samples_per_step"] == RECIPE.vae.batch * RECIPE.vae.accumulate
 
 
-def test_the_shipped_curves_are_small_and_whole() -> None:
-    path = SHIPPED / curves.FILE
-    assert path.stat().st_size < 50_000
-    for name, part in curves.read(path).items():
+def test_the_shipped_curves_are_whole() -> None:
+    for name, part in curves.read(SHIPPED / curves.FILE).items():
         assert name.removeprefix("first ").removeprefix("second ") in curves.PARTS
         assert all(len(values) == len(part["step"]) for values in part.values()
                    if isinstance(values, list))

@@ -1,10 +1,9 @@
 """The drawn world: what is sampled, what is held out, and what the pictures show."""
 
-from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from minisd.toyworld.scenes import (
     BACKGROUNDS,
@@ -103,19 +102,6 @@ def test_relations_are_true_and_unambiguous(training, unseen):
         assert abs(across) <= OFFSET
 
 
-def test_relations_are_true_in_pixels(training):
-    for scene in [s for s in training if s.relation][:60]:
-        _, covered = shown(scene)
-        axis = 1 if scene.relation in ("above", "below") else 0
-        lines = np.flatnonzero(covered.any(axis))           # rows (or columns) that show a thing
-        gaps = np.flatnonzero(np.diff(lines) > 1)
-        assert len(gaps) == 1, scene                        # two things, one free stripe between
-        halves = lines[:gaps[0] + 1].mean() / 128, lines[gaps[0] + 1:].mean() / 128
-        first = 0 if scene.relation in ("above", "left of") else 1
-        for thing, seen in zip(scene.things, (halves[first], halves[1 - first]), strict=True):
-            assert abs((thing.y if axis else thing.x) - seen) < 0.06
-
-
 # What is drawn.
 
 def test_pictures_are_deterministic_and_vary_with_the_seed():
@@ -135,41 +121,11 @@ def test_the_named_colour_dominates(kind):
             assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
 
 
-@pytest.mark.parametrize("background", BACKGROUNDS)
-def test_visible_colours_stand_out(background):
-    behind = draw(Scene((), background, None, 0)).reshape(-1, 3).astype(float)
-    for colour in VISIBLE[background]:
-        distance = np.linalg.norm(behind - COLOURS[colour], axis=1)
-        assert np.quantile(distance, 0.02) > 60, colour         # of 441 from black to white
-
-
-@pytest.mark.parametrize("background", BACKGROUNDS)
-def test_backgrounds_are_quiet(background):
-    """Nearly nothing is lost at a quarter of the size: the autoencoder can keep it."""
-    for seed in range(5):
-        picture = Image.fromarray(draw(Scene((), background, None, seed)))
-        small = picture.reduce(4).resize(picture.size, Image.Resampling.BICUBIC)
-        error = np.square(np.asarray(picture, float) - np.asarray(small, float)).mean()
-        assert error < 255**2 / 10**3.2                         # 32 dB
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_sizes_agree(seed):
-    scene = scenes(1, seed)[0]
-    large = np.asarray(Image.fromarray(draw(scene, 256)).reduce(4), float)
-    difference = np.abs(large - draw(scene, 64))
-    assert difference.mean() < 1.0 and np.quantile(difference, 0.99) < 30
-
-
-def test_silhouettes_differ_even_when_blurred():
-    blurred = {}
-    for kind in KINDS:
-        _, covered = shown(alone(kind, "blue", "white", size=0.3))
-        mask = Image.fromarray(covered.astype(np.uint8) * 255)
-        blurred[kind] = np.asarray(mask.filter(ImageFilter.GaussianBlur(2)), float) / 255
-    for a, b in combinations(KINDS, 2):
-        union = np.maximum(blurred[a], blurred[b]).sum()
-        assert np.abs(blurred[a] - blurred[b]).sum() > 0.12 * union, (a, b)
+def test_sizes_agree(training):
+    for scene in training[:5]:
+        large = np.asarray(Image.fromarray(draw(scene, 256)).reduce(4), float)
+        difference = np.abs(large - draw(scene, 64))
+        assert difference.mean() < 1.0 and np.quantile(difference, 0.99) < 30
 
 
 def test_mistakes_are_named():

@@ -1,22 +1,20 @@
 """What a caption asks for is read back from it; the judge's verdict says what is wrong."""
 
-import numpy as np
-import pytest
 from PIL import Image
 
 from minisd.toyworld import data
-from minisd.toyworld.captions import caption, full_caption
+from minisd.toyworld.captions import full_caption
 from minisd.toyworld.evaluation import verdict
 from minisd.toyworld.scenes import draw
 
 
-@pytest.mark.parametrize("index", range(40))
-def test_full_captions_are_read_back(index: int) -> None:
-    scene = data.scene(index)
-    read = verdict.scene_of(full_caption(scene))
-    assert read is not None and (read.background, read.relation) == (scene.background,
-                                                                     scene.relation)
-    assert [(t.kind, t.colour) for t in read.things] == [(t.kind, t.colour) for t in scene.things]
+def test_full_captions_are_read_back() -> None:
+    for scene in map(data.scene, range(40)):
+        read = verdict.scene_of(full_caption(scene))
+        assert read is not None
+        assert (read.background, read.relation) == (scene.background, scene.relation)
+        assert [(t.kind, t.colour) for t in read.things] == [
+            (t.kind, t.colour) for t in scene.things]
 
 
 def test_what_is_not_said_in_toyworlds_way_is_no_scene() -> None:
@@ -24,9 +22,6 @@ def test_what_is_not_said_in_toyworlds_way_is_no_scene() -> None:
     assert verdict.scene_of("A  Red car").background == ""
     for prompt in ("", "a zebra", "a red car and a blue tree", "a car", "red car red car red car"):
         assert verdict.scene_of(prompt) is None, prompt
-    rng = np.random.default_rng(0)
-    for i in range(50):
-        verdict.scene_of(caption(data.scene(i), rng))
 
 
 def test_the_shipped_judge_says_right_and_wrong() -> None:
