@@ -1,30 +1,61 @@
 """`python -m minisd doctor`: looks for what goes wrong the first time, and says what to do.
 
 One line for each thing: "ok", "note" for what you may want to change, "PROBLEM" for what does not
-work until you do. Exit status 0 without problems, 1 with some. It changes nothing. Models are
-looked at as loading looks at them (registry.fault), every value included.
+work until you do. Exit status 0 without problems, 1 with some. It changes nothing. Only the
+standard library is imported at the top, so that it runs where nothing else does.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from minisd.checkpoints.places import SHIPPED, WEIGHTS
-from minisd.cli import installation, memory
-from minisd.cli.arguments import MODELS, Parser
-from minisd.cli.installation import ROOT, Finding, Findings
+from minisd.checkpoints.places import PACKAGE, SHIPPED, WEIGHTS
+from minisd.cli import arguments, memory
 from minisd.cli.terminal import say
 
+ROOT = PACKAGE.parent
+OLDEST_PYTHON = (3, 11)
+SECONDS = 60                    # for another Python to answer
 LEAST_DISK = 100_000_000        # bytes, for pictures and traces
+
+# As in pyproject.toml; the second list is its extra [notebooks].
+PACKAGES = ("torch>=2.10,<2.15", "numpy>=2.0", "safetensors>=0.5", "pillow>=11.0",
+            "tokenizers>=0.22", "huggingface-hub>=1.0", "ftfy>=6.3", "tqdm>=4.66")
+NOTEBOOK_PACKAGES = ("matplotlib>=3.9", "jupyterlab>=4.4", "ipywidgets>=8.1")
+MODULES = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}   # imported under another name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's."""
+
+    what: str
+    found: str
+    remedy: str = ""            # what to do, if anything
+    broken: bool = False        # whether something does not work until that is done
+
+    def __str__(self) -> str:
+        kind = "PROBLEM" if self.broken else "note" if self.remedy else "ok"
+        return (f"{kind:8} {self.what:14} {' '.join(self.found.split())}"
+                + (f": {self.remedy}" if self.remedy else ""))
+
+
+Findings = Iterator[Finding]
 
 
 def run(argv: list[str]) -> int:
     """Say what every check finds; returns the exit status."""
-    Parser("minisd doctor", "Check the installation, and say what to do about each problem."
-           ).read(argv)
+    arguments.Parser("minisd doctor", "Check the installation, and say what to do about each "
+                                      "problem.").read(argv)
     problems = 0
     for check in CHECKS:
         for finding in findings(check):
@@ -46,6 +77,82 @@ def findings(check: Callable[[], Findings]) -> Findings:
                       "see to the other problems first", broken=True)
 
 
+# Python, its packages, the notebooks, the folders
+
+def python() -> Findings:
+    """Which one runs, and whether it is the one of the active environment."""
+    old = sys.version_info[:2] < OLDEST_PYTHON
+    yield Finding("Python", f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}",
+                  "make a virtual environment with 3.11 or newer" * old, broken=old)
+    active = os.environ.get("VIRTUAL_ENV")
+    if active and Path(active).resolve() != Path(sys.prefix).resolve():
+        yield Finding("environment", f"{active} is active, and this Python belongs to {sys.prefix}",
+                      f"if packages are missing, use the python in {active}")
+
+
+def packages() -> Findings:
+    """Whether each is there, in a version that is known to work."""
+    for wanted in (*PACKAGES, *NOTEBOOK_PACKAGES):
+        name, low, high = re.split(">=|,<", f"{wanted},<")[:3]
+        needed, file = wanted in PACKAGES, Path(f"{MODULES.get(name, name)}.py").absolute()
+        try:
+            version = metadata.version(name)
+            number = _numbers(version.split("+")[0])
+            right = _numbers(low) <= number and not (high and number >= _numbers(high))
+        except metadata.PackageNotFoundError:
+            version, right = "not installed", False
+        if file.exists():
+            yield Finding(name, f"{file} hides the package of that name",
+                          "rename that file, or run from another folder", broken=True)
+        else:
+            remedy = (f'run `{sys.executable} -m pip install "{wanted}"`'
+                      + ("" if needed else ", for the notebooks"))
+            yield Finding(name, version, "" if right else remedy, broken=needed and not right)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def kernel() -> Findings:
+    """Whether notebooks that ask for the kernel "python3" run in this Python."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    command = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    if re.fullmatch(r"python[\d.]*", command):      # Jupyter takes its own
+        command = sys.executable
+    try:
+        done = subprocess.run([command, "-c", "import sys; print(sys.prefix)"], timeout=SECONDS,
+                              capture_output=True, text=True, check=True)
+        other = Path(done.stdout.strip()).resolve() != Path(sys.prefix).resolve()
+        fault = ", not this Python" * other
+    except (OSError, subprocess.SubprocessError) as error:
+        fault = f", which does not run ({error})"
+    remedy = "start notebooks with `python -m minisd lab`, which brings its own kernel"
+    yield Finding("kernel", f"python3 is {command}{fault}", remedy * bool(fault),
+                  broken=bool(fault))
+
+
+def importable() -> Findings:
+    """Whether `import minisd` finds this copy from every folder, as notebooks need it."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run([sys.executable, "-c", "import minisd; print(minisd.__file__)"],
+                              cwd=elsewhere, timeout=SECONDS, capture_output=True, text=True)
+    found = "nothing" if done.returncode else Path(done.stdout.strip()).parent.resolve()
+    wrong = found != PACKAGE.resolve()
+    yield Finding("minisd", f"{PACKAGE}" + f", and other folders import {found}" * wrong,
+                  f"run `{sys.executable} -m pip install -e {ROOT}`" * wrong, broken=wrong)
+
+
+def outputs() -> Findings:
+    """Whether pictures can be written here."""
+    try:
+        arguments.check_writable([Path("outputs/x.png")], "-o")
+        yield Finding("outputs", f"{Path('outputs').absolute()} can be written")
+    except ValueError as error:
+        yield Finding("outputs", str(error), "or run from another folder", broken=True)
+
+
 # The weights
 
 def weights() -> Findings:
@@ -62,7 +169,7 @@ def weights() -> Findings:
 
 
 def models() -> Findings:
-    """What "auto" chooses from, and toyworld: each loads or not."""
+    """What "auto" chooses from, and toyworld: each loads or not, every value included."""
     from minisd.checkpoints.registry import VARIABLE, candidates, fault
 
     try:
@@ -71,7 +178,7 @@ def models() -> Findings:
         yield Finding(VARIABLE, str(error), "correct or unset it", broken=True)
         places = [SHIPPED]
     named = os.environ.get(VARIABLE, "")
-    if named not in ("", *MODELS) and not os.path.isabs(named) and Path(named).exists():
+    if named not in ("", *arguments.MODELS) and not os.path.isabs(named) and Path(named).exists():
         yield Finding(VARIABLE, f"{named!r} is found from this folder only", "write all of it")
     faults = {place: fault(place, values=True) for place in dict.fromkeys([*places, SHIPPED])}
     for place, reason in faults.items():
@@ -129,5 +236,4 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-CHECKS = (installation.python, installation.packages, installation.kernel,
-          installation.importable, installation.outputs, weights, models, room, device)
+CHECKS = (python, packages, kernel, importable, outputs, weights, models, room, device)

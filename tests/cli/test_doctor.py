@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minisd.checkpoints import load, places, registry, vocabulary
 from minisd.checkpoints.places import PACKAGE
-from minisd.cli import doctor, installation, memory
-from minisd.cli.installation import Finding
+from minisd.cli import doctor, memory
+from minisd.cli.doctor import Finding
 from minisd.cli.main import main
 
 ROOT = PACKAGE.parent
@@ -93,47 +94,43 @@ def test_a_check_that_fails_is_a_finding():
 def test_python(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version_info", (3, 9, 7))
-        old = list(installation.python())
+        old = list(doctor.python())
     broken(iter(old[:1]), "Python +3.9.7 at .*: make a virtual environment with 3.11 or newer")
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
-    noted(installation.python(), f"{tmp_path} is active, and this Python belongs to")
+    noted(doctor.python(), f"{tmp_path} is active, and this Python belongs to")
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    fine(installation.python())
+    fine(doctor.python())
 
 
 @pytest.mark.parametrize(("name", "version", "phrase", "kind"), [
     ("tqdm", None, "tqdm +not installed: run `.* -m pip install \"tqdm>=4.66\"`", broken),
     ("torch", "2.9.1+cpu", "torch +2.9.1.cpu: run `.* install \"torch>=2.10,<2.15\"`", broken),
     ("torch", "2.15.0", "torch +2.15.0: run `.* install \"torch>=2.10,<2.15\"`", broken),
-    ("numpy", "1.26.4", "numpy +1.26.4: run `.* install \"numpy>=2.0\"`", broken),
-    ("ipywidgets", None, "ipywidgets +not installed: .*, for the notebooks", noted),
     ("ipywidgets", "7.8.1", "ipywidgets +7.8.1: .*\"ipywidgets>=8.1\"`, for the noteb", noted)])
 def test_packages(monkeypatch, name, version, phrase, kind):
-    true = installation.metadata.version
+    true = doctor.metadata.version
 
     def told(asked: str) -> str:
         if asked != name:
             return true(asked)
         if version is None:
-            raise installation.metadata.PackageNotFoundError(asked)
+            raise doctor.metadata.PackageNotFoundError(asked)
         return version
 
-    monkeypatch.setattr(installation.metadata, "version", told)
-    kind(installation.packages(), phrase)
+    monkeypatch.setattr(doctor.metadata, "version", told)
+    kind(doctor.packages(), phrase)
 
 
-@pytest.mark.parametrize(("file", "name"), [("PIL.py", "pillow"), ("torch.py", "torch"),
-                                            ("huggingface_hub.py", "huggingface-hub")])
-def test_a_file_that_hides_a_package(monkeypatch, tmp_path, file, name):
+def test_a_file_that_hides_a_package(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    Path(file).touch()
-    broken(installation.packages(), f"{name} +{tmp_path / file} hides the package")
+    Path("PIL.py").touch()
+    broken(doctor.packages(), f"pillow +{tmp_path / 'PIL.py'} hides the package")
 
 
 def test_the_packages_are_those_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(installation.PACKAGES) == sorted(project["dependencies"])
-    assert sorted(installation.NOTEBOOK_PACKAGES) == sorted(
+    assert sorted(doctor.PACKAGES) == sorted(project["dependencies"])
+    assert sorted(doctor.NOTEBOOK_PACKAGES) == sorted(
         project["optional-dependencies"]["notebooks"])
 
 
@@ -143,7 +140,6 @@ def kernel_of(folder: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> Non
     (spec / "kernel.json").write_text(json.dumps(
         {"argv": [python, "-m", "ipykernel_launcher"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(folder))
-    monkeypatch.setenv("PATH", str(folder))             # no other `jupyter`
 
 
 @pytest.mark.skipif(os.name != "posix", reason="writes a shell script")
@@ -152,28 +148,16 @@ def test_the_kernel_of_another_python(monkeypatch, tmp_path):
     python.write_text("#!/bin/sh\necho /elsewhere\n")
     python.chmod(0o755)
     kernel_of(tmp_path, str(python), monkeypatch)
-    broken(installation.kernel(), "python3 is .*/python3.11, not this Python: start notebooks with "
+    broken(doctor.kernel(), "python3 is .*/python3.11, not this Python: start notebooks with "
                                   "`python -m minisd lab`")
     python.unlink()
-    broken(installation.kernel(), "python3.11, which does not run")
+    broken(doctor.kernel(), "python3.11, which does not run")
 
 
 @pytest.mark.parametrize("python", ["python", "python3", sys.executable])
 def test_the_right_kernel(monkeypatch, tmp_path, python):
     kernel_of(tmp_path, python, monkeypatch)
-    assert [finding.remedy for finding in installation.kernel()] == [""]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="writes a shell script")
-def test_the_command_jupyter_of_another_python(monkeypatch, tmp_path):
-    kernel_of(tmp_path, sys.executable, monkeypatch)
-    (tmp_path / "jupyter").touch(mode=0o755)
-    noted(installation.kernel(), "the command is .*/jupyter, which belongs to another Python")
-
-
-def test_no_jupyter(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jupyter_client.kernelspec", None)
-    noted(doctor.findings(installation.kernel), "kernel +not looked at .*jupyter_client")
+    assert [finding.remedy for finding in doctor.kernel()] == [""]
 
 
 def test_where_minisd_is_found(monkeypatch, tmp_path):
@@ -181,17 +165,17 @@ def test_where_minisd_is_found(monkeypatch, tmp_path):
     (tmp_path / "minisd" / "__init__.py").touch()
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        broken(installation.importable(), f"other folders import {tmp_path / 'minisd'}: run")
+        broken(doctor.importable(), f"other folders import {tmp_path / 'minisd'}: run")
         (tmp_path / "minisd" / "__init__.py").write_text("import nothing_of_that_name")
-        broken(installation.importable(), "other folders import nothing: run `.* install -e")
-    fine(installation.importable())
+        broken(doctor.importable(), "other folders import nothing: run `.* install -e")
+    fine(doctor.importable())
 
 
 def test_the_folder_it_runs_in(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    fine(installation.outputs())
+    fine(doctor.outputs())
     Path("outputs").touch()
-    broken(installation.outputs(), "outputs +expected a folder that can be written, got '.*outputs")
+    broken(doctor.outputs(), "outputs +expected a folder that can be written, got '.*outputs")
 
 
 # The weights
@@ -213,11 +197,6 @@ def weights(monkeypatch, tmp_path) -> Path:
     return weights
 
 
-def replace(path: Path, content: bytes) -> None:
-    path.unlink()
-    path.write_bytes(content)
-
-
 def test_whole_weights(weights):
     fine(doctor.weights())
     found = list(doctor.models())
@@ -226,39 +205,26 @@ def test_whole_weights(weights):
     assert "`python -m minisd download v1-5` fetches" in found[-1].found
 
 
-@pytest.mark.parametrize(("content", "phrase"), [
-    (b"", "is empty"), (b"<html>log in", "is a web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
-    ((TOYWORLD / "unet.safetensors").read_bytes()[:-9], "is damaged, cut off"), (None, "no UNet")])
-def test_broken_weights(weights, content, phrase):
-    file = weights / "toyworld" / "unet.safetensors"
-    if content is None:
-        file.unlink()
-    else:
-        replace(file, content)
-    broken(doctor.models(), f"model +.*toyworld does not load: .*unet.safetensors.* {phrase}|"
-                            f"does not load: .*{phrase}.*: `git checkout -- weights/toyworld`, or")
+@pytest.mark.parametrize(("name", "content", "phrase"), [
+    ("unet.safetensors", b"", "unet.safetensors: it is empty"),
+    ("unet.safetensors", None, "and no UNet"), ("config.json", b"{", "config.json: it is damaged"),
+    ("tokenizer/vocab.json", None, "vocab.json is missing")])
+def test_a_missing_or_damaged_file(weights, name, content, phrase):
+    file = weights / "toyworld" / name
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    broken(doctor.models(), f"model +.*toyworld does not load: .*{phrase}.*: `git checkout -- weig")
 
 
-def test_dead_links_also_below_a_linked_folder(weights, tmp_path):
+def test_links_and_downloads_that_lead_nowhere(weights, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "unet.safetensors").symlink_to("../blobs/0")
     (weights / "v1-5").symlink_to(tmp_path / "cache")
     broken(doctor.weights(), "v1-5/unet.safetensors is a link to ../blobs/0, which is not there")
-
-
-def test_an_unfinished_download(weights):
+    (weights / "v1-5").unlink()
     (weights / "unet.safetensors.0123456789ab.part").write_bytes(b"x")
     noted(doctor.weights(), "is an unfinished download: the same `python -m minisd download` goes")
-
-
-@pytest.mark.parametrize("name", ["tokenizer/vocab.json", "config.json"])
-def test_a_missing_or_damaged_file(weights, name):
-    path = weights / "toyworld" / name
-    replace(path, b"{")
-    broken(doctor.models(), "toyworld does not load: ")
-    path.unlink()
-    broken(doctor.models(), "toyworld does not load: .*(missing|is no model)")
 
 
 def test_real_weights_load_or_do_not_as_loading_finds_them(weights, tmp_path):
@@ -272,8 +238,6 @@ def test_real_weights_load_or_do_not_as_loading_finds_them(weights, tmp_path):
     whole = list(doctor.models())
     fine(whole)
     assert "v1-5 loads" in whole[0].found and whole[-1].found == f"takes {folder}"
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(TOYWORLD / "vae.safetensors")
     next(iter(tensors.values())).fill_(float("nan"))
     (folder / "vae.safetensors").unlink()
@@ -312,8 +276,7 @@ def test_disk_and_memory(monkeypatch):
 
 
 @pytest.mark.parametrize(("available", "limit", "expected"), [
-    (20_000_000, "max", 20_480_000_000), (20_000_000, None, 20_480_000_000),
-    (20_000_000, 2 * 10 ** 9, 15 * 10 ** 8), (1_000_000, 2 * 10 ** 9, 1_024_000_000),
+    (20_000_000, "max", 20_480_000_000), (20_000_000, 2 * 10 ** 9, 15 * 10 ** 8),
     (None, None, None)])
 def test_free_memory(monkeypatch, tmp_path, available, limit, expected):
     if available:
@@ -349,7 +312,7 @@ def test_device(monkeypatch):
 FIRST_AID = ["__init__", "__main__", "checkpoints/__init__", "checkpoints/places",
              "checkpoints/untrusted",
              *(f"cli/{name}" for name in ("__init__", "main", "terminal", "arguments", "memory",
-                                          "installation", "doctor"))]
+                                          "doctor"))]
 
 
 @pytest.mark.parametrize("name", FIRST_AID)
