@@ -38,16 +38,10 @@ def preview(sd: StableDiffusion, latents: Tensor) -> list[Image.Image]:
     return to_pictures(latents, factors_of(sd.config.vae), sd.config.vae.downscale)
 
 
-def factors_of(config: VAEConfig) -> Tensor:
-    """The map of a model's latents, (c + 1, 3); of an unknown latent space the plain one."""
+def factors_of(config: VAEConfig) -> Tensor | None:
+    """The map of a model's latents, (c + 1, 3); None for an unknown latent space."""
     known = FACTORS.get(config.scale_factor, ())
-    return (torch.tensor(known, dtype=torch.float32) if len(known) == config.latent_channels + 1
-            else plain_factors(config.latent_channels))
-
-
-def plain_factors(channels: int) -> Tensor:
-    """The first three channels as they are, in false colours, (channels + 1, 3)."""
-    return torch.eye(channels + 1, 3, dtype=torch.float32)
+    return torch.tensor(known) if len(known) == config.latent_channels + 1 else None
 
 
 def fit_factors(latents: Tensor, pictures: Tensor) -> Tensor:
@@ -59,11 +53,15 @@ def fit_factors(latents: Tensor, pictures: Tensor) -> Tensor:
     return torch.linalg.lstsq(cells, colours.movedim(1, -1).flatten(0, 2).double()).solution.float()
 
 
-def to_pictures(latents: Tensor, factors: Tensor, enlarge: int = 8) -> list[Image.Image]:
-    """Latents (b, c, h, w) -> b previews of 8h x 8w pixels."""
+def to_pictures(latents: Tensor, factors: Tensor | None, enlarge: int = 8) -> list[Image.Image]:
+    """Latents (b, c, h, w) -> b previews of 8h x 8w pixels.
+
+    factors: see `factors_of`; without, the first three channels are shown as red, green and blue.
+    """
     if latents.ndim != 4:
         raise ValueError(f"expected latents (b, c, h, w), got {tuple(latents.shape)}")
     channels, height, width = latents.shape[1:]
+    factors = (torch.eye(channels + 1, 3) if factors is None else factors).float()
     if factors.shape != (channels + 1, 3):
         raise ValueError(f"the map is of shape {tuple(factors.shape)}, latents of {channels} "
                          f"channels take ({channels + 1}, 3)")

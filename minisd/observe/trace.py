@@ -90,7 +90,7 @@ class Trace:
 
     steps: tuple[SampleStep, ...]
     about: dict[str, Any] = field(default_factory=dict)
-    factors: Tensor | None = None                   # None: the first three channels
+    factors: Tensor | None = None                   # None: of an unknown latent space
     enlarge: int = 8                                # pixels along each side of one latent cell
     pictures: dict[int, Pictures] = field(default_factory=dict)
     attention: tuple[AttentionMap, ...] = ()
@@ -162,8 +162,7 @@ class Trace:
     def preview(self, step: int | Tensor) -> Image.Image:
         """The linear preview of latents (b, c, h, w), or of the x0 of step number `step`."""
         latents = step if isinstance(step, Tensor) else self.steps[step].x0
-        factors = preview.plain_factors(latents.shape[1]) if self.factors is None else self.factors
-        return grid(preview.to_pictures(latents, factors, self.enlarge), len(latents))
+        return grid(preview.to_pictures(latents, self.factors, self.enlarge), len(latents))
 
     # On disk
 

@@ -159,7 +159,7 @@ def test_a_file_holds_all_of_it(sd, tmp_path) -> None:
     again = Trace.load(tmp_path / "new" / "run.safetensors")
     assert_same_steps(again, trace)
     assert again.about == trace.about and again.enlarge == trace.enlarge == 8
-    assert torch.equal(again.factors, trace.factors)
+    assert again.factors is trace.factors is None       # of a latent space that nobody knows
     for a, b in zip(again.attention, trace.attention, strict=True):
         assert (a.layer, a.kind, a.call) == (b.layer, b.kind, b.call)
         assert torch.equal(a.weights, b.weights) and a.weights.dtype == torch.float16
@@ -173,8 +173,11 @@ def test_a_file_holds_all_of_it(sd, tmp_path) -> None:
 @pytest.mark.parametrize("g", [0.0, 1.0])
 def test_predictions_that_were_skipped_stay_none(sd, tmp_path, g) -> None:
     trace = sd.trace(PROMPT, steps=5, seed=3, guidance_scale=g, pictures="none")
+    trace = dataclasses.replace(trace, factors=torch.randn(6, 3))
     trace.save(tmp_path / "run")
-    assert_same_steps(Trace.load(tmp_path / "run"), trace)
+    again = Trace.load(tmp_path / "run")
+    assert_same_steps(again, trace)
+    assert torch.equal(again.factors, trace.factors)
 
 
 def test_v1s_trace_stays_small(tmp_path) -> None:
