@@ -243,12 +243,13 @@ class Trace:
 def _step(row: dict[str, Any], **tensors: Any) -> SampleStep:
     """A step of a file. Raises ValueError, or whatever, for what is none."""
     given = row["coefficients"]
-    numbers = [given["x_t"], given["eps"], given["noise"], given["ahead"], *given["past"]]
+    x_t, eps, noise, ahead = (given[name] for name in ("x_t", "eps", "noise", "ahead"))
+    past = tuple(given["past"])
     if not (0 <= row["index"] < row["total"] and row["evaluations"] > 0
-            and all(map(math.isfinite, [row["t"], *numbers]))):
+            and all(map(math.isfinite, [row["t"], x_t, eps, noise, ahead, *past]))):
         raise ValueError("a step's numbers make no sense")
     return SampleStep(index=row["index"], total=row["total"], t=row["t"],
-                      coefficients=StepCoefficients(*numbers[:4], past=tuple(numbers[4:])),
+                      coefficients=StepCoefficients(x_t, eps, noise, ahead, past),
                       evaluations=row["evaluations"], **tensors)
 
 
