@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
+from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing, pick
 
 # What a caption tells, and how often, for one thing and for two.
 CONTENT_ONE = {"everything": 0.60, "no background": 0.25, "no colour": 0.11, "background": 0.04}
@@ -108,7 +108,7 @@ def caption(scene: Scene, rng: np.random.Generator, content: str | None = None) 
     """
     content = content or choose_content(scene, rng)
     if content == "background":
-        alone = _pick(rng, BACKGROUNDS_ALONE[scene.background])
+        alone = pick(rng, BACKGROUNDS_ALONE[scene.background])
         return _weighted(rng, OPENINGS) + alone
     bare = rng.random() < BARE
     opening = _weighted(rng, BARE_OPENINGS if bare else OPENINGS)
@@ -141,7 +141,7 @@ def _things(scene: Scene, content: str, bare: bool, opened: bool, rng: np.random
         return names[rng.integers(len(names))]
     if content == "no relation":
         level = scene.relation in ("left of", "right of")
-        joint = _pick(rng, JOINTS + LEVEL_JOINTS if level else JOINTS)
+        joint = pick(rng, JOINTS + LEVEL_JOINTS if level else JOINTS)
         return joint.join(names if rng.random() < 0.5 else names[::-1])
     if bare:
         template = _weighted(rng, BARE_STATEMENTS)
@@ -161,12 +161,8 @@ def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[rng.integers(len(options))]
-
-
 def _canonical_or_other(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[0] if rng.random() < CANONICAL else _pick(rng, options[1:])
+    return options[0] if rng.random() < CANONICAL else pick(rng, options[1:])
 
 
 def _weighted(rng: np.random.Generator, weights: dict[str, float]) -> str:

@@ -9,9 +9,11 @@ pointing down as in pictures. Details stay wider than 3 pixels at 128: the pictu
 through an autoencoder that shrinks them eightfold.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -83,16 +85,16 @@ def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     count = 1 if rng.random() < ONE_THING else 2
     wants_pair = held_out and count == 2 and rng.random() < 0.5
     while True:
-        background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-        looks = [(_pick(rng, VISIBLE[background]), _pick(rng, KINDS)) for _ in range(count)]
+        background = pick(rng, BACKGROUNDS)
+        looks = [(pick(rng, VISIBLE[background]), pick(rng, KINDS)) for _ in range(count)]
         if wants_pair:
-            kinds = rng.permutation(_pick(rng, _SORTED_PAIRS)).tolist()
+            kinds = rng.permutation(pick(rng, _SORTED_PAIRS)).tolist()
             looks = [(colour, kind) for (colour, _), kind in zip(looks, kinds, strict=True)]
         elif held_out:
-            looks[rng.integers(count)] = _pick(rng, _SORTED_COLOURED)
+            looks[rng.integers(count)] = pick(rng, _SORTED_COLOURED)
         if any(colour in HIDDEN[background] for colour, _ in looks) or len(set(looks)) < count:
             continue
-        relation = _pick(rng, RELATIONS) if count == 2 else None
+        relation = pick(rng, RELATIONS) if count == 2 else None
         places = _places(rng, relation)
         things = tuple(Thing(kind, colour, *place)
                        for (colour, kind), place in zip(looks, places, strict=True))
@@ -101,7 +103,8 @@ def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
             return scene
 
 
-def _pick(rng: np.random.Generator, options: tuple):
+def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """One of the options, all of them as likely."""
     return options[rng.integers(len(options))]
 
 

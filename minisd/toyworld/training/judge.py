@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minisd.toyworld import data, scenes
 from minisd.toyworld.evaluation.judge import GRID, SIDE, Judge, Maps
-from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, VISIBLE, Scene, Thing
+from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, VISIBLE, Scene, Thing, pick
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.recipe import Recipe
 
@@ -56,7 +56,7 @@ def example(seed: int) -> Example:
 
 def _free_scene(rng: np.random.Generator) -> Scene:
     """Up to three things, not touching but anywhere, so that the judge learns to count."""
-    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+    background = pick(rng, BACKGROUNDS)
     count = rng.choice(4, p=(0.2, 0.2, 0.3, 0.3))
     things: list[Thing] = []
     for _ in range(10 * count):
@@ -64,8 +64,8 @@ def _free_scene(rng: np.random.Generator) -> Scene:
         x, y = rng.uniform(size / 2 + scenes.MARGIN, 1 - size / 2 - scenes.MARGIN, 2)
         if len(things) < count and all(max(abs(x - t.x), abs(y - t.y)) > (size + t.size) / 2 + 0.02
                                        for t in things):
-            colour = VISIBLE[background][rng.integers(len(VISIBLE[background]))]
-            things.append(Thing(KINDS[rng.integers(len(KINDS))], colour, x, y, size))
+            colour = pick(rng, VISIBLE[background])
+            things.append(Thing(pick(rng, KINDS), colour, x, y, size))
     return Scene(tuple(things), background, None, int(rng.integers(2**31)))
 
 
@@ -86,7 +86,7 @@ def _answers(things: list[Thing]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _spoil(picture: Tensor, scene: Scene, i: int, rng: np.random.Generator) -> Tensor:
     """The picture with thing i mixed with something else, in full or on one side of its centre."""
-    thing, flaw = scene.things[i], FLAWS[rng.integers(len(FLAWS))]
+    thing, flaw = scene.things[i], pick(rng, FLAWS)
     others = scene.things[:i], scene.things[i + 1:]
     if flaw == "smeared":
         width = torch.tensor([thing.size * SIDE * rng.uniform(0.16, 0.3)])
@@ -97,10 +97,10 @@ def _spoil(picture: Tensor, scene: Scene, i: int, rng: np.random.Generator) -> T
     elif flaw in ("half", "faded"):
         other = data.drawn([replace(scene, things=(*others[0], *others[1]))], SIDE)[0]
     else:
-        different = replace(thing, kind=_other(KINDS, thing.kind, rng))
+        different = replace(thing, kind=pick(rng, [x for x in KINDS if x != thing.kind]))
         if rng.random() < 0.5:
-            different = replace(different,
-                                colour=_other(VISIBLE[scene.background], thing.colour, rng))
+            colours = [x for x in VISIBLE[scene.background] if x != thing.colour]
+            different = replace(different, colour=pick(rng, colours))
         exchanged = replace(scene, things=(*others[0], different, *others[1]))
         other = data.drawn([exchanged], SIDE)[0]
     cells = (torch.arange(SIDE) + 0.5) / SIDE
@@ -114,10 +114,6 @@ def _spoil(picture: Tensor, scene: Scene, i: int, rng: np.random.Generator) -> T
     elif flaw in ("faded", "blend"):
         mask = mask * rng.uniform(*((0.65, 0.85) if flaw == "faded" else (0.4, 0.6)))
     return picture + mask * (other - picture)
-
-
-def _other(options: tuple[str, ...], known: str, rng: np.random.Generator) -> str:
-    return [x for x in options if x != known][rng.integers(len(options) - 1)]
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
