@@ -1,9 +1,9 @@
 """Weight files, opened safely: names and shapes first, tensors one at a time.
 
-A safetensors file cannot do anything but hold numbers. A `.ckpt` is a zip archive of numbers with
-a pickle beside them, a little program that says which numbers make which tensor. Here that program
-cannot do anything else: no name in it is imported, no function called, no object built but the
-places of tensors. A name that weights do not need is refused, before any tensor is read.
+A safetensors file can only hold numbers. A `.ckpt` is a zip archive of numbers with a pickle beside
+them, a little program that says which numbers make which tensor. Here that program cannot do
+anything else: no name in it is imported, no function called, no object built but the places of
+tensors. A name that weights do not need is refused, before any tensor is read.
 """
 
 import io
@@ -73,9 +73,8 @@ def open_weights(path: str | Path) -> Weights:
     with reading(path, "safetensors file, nor a torch checkpoint"):
         with path.open("rb") as file:
             head = file.read(HEAD)
-        found = impostor(head)
-        if found:
-            raise Refused(f"it {': '.join(found)}")
+        if found := impostor(head):
+            raise Refused(found)
         if head[8:9] == SAFETENSORS_HEADER or not head.startswith((ZIP, PICKLE)):
             return _open_safetensors(path, head)
         if head.startswith(PICKLE):
@@ -116,11 +115,11 @@ def _open_checkpoint(path: Path) -> Weights:
     if "string_to_param" in held:
         raise Refused("this is a textual-inversion embedding, a word for a model and no model of "
                       "its own; expected Stable Diffusion v1")
-    tensors = {name: value for name, value in held.items() if isinstance(value, Stored)}
     for name, value in held.items():
         if isinstance(value, Name) and value.text.startswith("torch._"):
             raise Refused(f"{shown(name)} is no plain tensor ({value.text}): sparse, nested, "
                           f"quantised and meta ones are not read")
+    tensors = {name: value for name, value in held.items() if isinstance(value, Stored)}
     if not tensors:
         raise Refused("it holds no tensors by name: expected a model's weights")
     return Weights(path, path.stat().st_size,

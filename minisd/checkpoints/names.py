@@ -1,108 +1,27 @@
 """The names that others give to the same tensors, and whose file a file is.
 
 Stable Diffusion v1 circulates in two layouts: CompVis's one file with everything, and diffusers'
-folder of parts. Both are renamed to this project's names by the two tables below: each row is a
-pattern of whole, dot-separated name parts and what replaces it, applied in order. In patterns `#`
-is a number. Tests prove that each table maps all 1,130 names one to one.
+folder of parts. Both are renamed to this project's names by the rules in names.toml. Tests prove
+that each layout's rules map all 1,130 names one to one.
 """
 
 import re
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from minisd.checkpoints.untrusted import Refused, shown
 
-Rule = tuple[str, str]
-LEVELS = range(4)               # of v1's UNet and of its VAE
-KINDS = ((0, "resnet"), (1, "attention"))
-
-# Hugging Face's CLIP, which CompVis's files contain as well.
-TEXT_RULES: tuple[Rule, ...] = (
-    ("text_encoder.text_model", "text_encoder"),
-    ("embeddings.(token|position)_embedding", r"\1_embedding"),
-    ("text_encoder.encoder.layers", "text_encoder.layers"),
-    ("layer_norm(#)", r"norm\1"),
-    ("final_layer_norm", "final_norm"),
-    ("(q|k|v)_proj", r"to_\1"),
-    ("self_attn.out_proj", "self_attn.to_out"),
-)
-TRANSFORMER_RULES: tuple[Rule, ...] = (
-    ("transformer_blocks.0", "block"),
-    ("attn1", "self_attn"),
-    ("attn2", "cross_attn"),
-    ("to_out.0", "to_out"),
-    ("ff.net.0.proj", "ff.proj_in"),
-    ("ff.net.2", "ff.proj_out"),
-)
-DIFFUSERS_RULES: tuple[Rule, ...] = (
-    *TEXT_RULES,
-    *TRANSFORMER_RULES,
-    ("unet.(down|up)_blocks.(#).resnets.(#)", r"unet.\1.\2.layers.\3.resnet"),
-    ("unet.(down|up)_blocks.(#).attentions.(#)", r"unet.\1.\2.layers.\3.attention"),
-    ("unet.(down|up)_blocks.(#).(?:down|up)samplers.0", r"unet.\1.\2.\1sample"),
-    ("unet.mid_block.resnets.(#)", r"unet.mid.layers.\1.resnet"),
-    ("unet.mid_block.attentions.(#)", r"unet.mid.layers.\1.attention"),
-    ("linear_(#)", r"linear\1"),
-    ("time_emb_proj", "time_proj"),
-    ("conv_shortcut", "shortcut"),
-    ("conv_norm_out", "norm_out"),
-    ("(encoder|decoder).(?:down|up)_blocks", r"\1.levels"),
-    ("(?:down|up)samplers.0", "resample"),
-    ("mid_block.resnets", "mid.resnets"),
-    ("mid_block.attentions.0.group_norm", "mid.attention.norm"),
-    ("mid_block.attentions.0.(to_[qkv]|to_out)", r"mid.attention.self_attn.\1"),
-    ("mid_block.attentions.0.(q|k|v)(?:uery|ey|alue)", r"mid.attention.self_attn.to_\1"),
-    ("mid_block.attentions.0.proj_attn", "mid.attention.self_attn.to_out"),
-)
-# CompVis numbers the UNet's blocks through, three to a level: input_blocks.n.m is the m-th module
-# of the n-th block. It counts the decoder's levels from the picture, we from the latents.
-COMPVIS_RULES: tuple[Rule, ...] = (
-    ("cond_stage_model.transformer", "text_encoder"),
-    ("model.diffusion_model", "unet"),
-    ("first_stage_model", "vae"),
-    *TEXT_RULES,
-    *TRANSFORMER_RULES,
-    ("unet.input_blocks.0.0", "unet.conv_in"),
-    *((f"unet.input_blocks.{3 * i + 3}.0.op", f"unet.down.{i}.downsample.conv") for i in LEVELS),
-    *((f"unet.input_blocks.{3 * i + j + 1}.{m}", f"unet.down.{i}.layers.{j}.{kind}")
-      for i in LEVELS for j in range(2) for m, kind in KINDS),
-    *((f"unet.output_blocks.{3 * i + 2}.[12].conv", f"unet.up.{i}.upsample.conv") for i in LEVELS),
-    *((f"unet.output_blocks.{3 * i + j}.{m}", f"unet.up.{i}.layers.{j}.{kind}")
-      for i in LEVELS for j in range(3) for m, kind in KINDS),
-    ("unet.middle_block.0", "unet.mid.layers.0.resnet"),
-    ("unet.middle_block.1", "unet.mid.layers.0.attention"),
-    ("unet.middle_block.2", "unet.mid.layers.1.resnet"),
-    ("unet.time_embed.0", "unet.time_embedding.linear1"),
-    ("unet.time_embed.2", "unet.time_embedding.linear2"),
-    ("in_layers.0", "norm1"),
-    ("in_layers.2", "conv1"),
-    ("emb_layers.1", "time_proj"),
-    ("out_layers.0", "norm2"),
-    ("out_layers.3", "conv2"),
-    ("skip_connection", "shortcut"),
-    ("unet.out.0", "unet.norm_out"),
-    ("unet.out.2", "unet.conv_out"),
-    ("encoder.down.(#)", r"encoder.levels.\1"),
-    *((f"decoder.up.{i}", f"decoder.levels.{3 - i}") for i in LEVELS),
-    ("levels.(#).block", r"levels.\1.resnets"),
-    ("levels.(#).(?:down|up)sample", r"levels.\1.resample"),
-    ("nin_shortcut", "shortcut"),
-    ("mid.block_1", "mid.resnets.0"),
-    ("mid.block_2", "mid.resnets.1"),
-    ("mid.attn_1.norm", "mid.attention.norm"),
-    ("mid.attn_1.(q|k|v)", r"mid.attention.self_attn.to_\1"),
-    ("mid.attn_1.proj_out", "mid.attention.self_attn.to_out"),
-)
-
-
-def _compiled(rules: Iterable[Rule]) -> list[tuple[re.Pattern[str], str]]:
-    """Patterns that match whole dot-separated parts, with `#` a number."""
-    return [(re.compile(r"(?<![^.])" + pattern.replace(".", r"\.").replace("#", r"\d+")
-                        + r"(?![^.])"), replacement) for pattern, replacement in rules]
-
-
-_COMPILED = {"compvis": _compiled(COMPVIS_RULES), "diffusers": _compiled(DIFFUSERS_RULES)}
+TABLES = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
+ORDER = {"diffusers": ("clip", "transformer", "diffusers"),
+         "compvis": ("compvis_parts", "clip", "transformer", "compvis")}
+RULES = {layout: [
+    (re.compile(r"(?<![^.])" + pattern.replace(".", r"\.").replace("#", r"\d+") + r"(?![^.])"), new)
+    for table in tables for pattern, new in TABLES[table].items()]
+    for layout, tables in ORDER.items()}
+NUMBERED = re.compile(r"(?<=diffusion_model\.)(input_blocks\.(?!0\.)|output_blocks\.)(\d+)(?![^.])")
 
 
 def rename(name: str, layout: str) -> str:
@@ -116,9 +35,17 @@ def rename(name: str, layout: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _renamed(module: str, layout: str) -> str:
-    for pattern, replacement in _COMPILED[layout]:
-        module = pattern.sub(replacement, module)
+    module = NUMBERED.sub(_by_level, module)
+    for pattern, new in RULES[layout]:
+        module = pattern.sub(new, module)
     return module
+
+
+def _by_level(block: re.Match[str]) -> str:
+    """CompVis numbers the UNet's blocks through, three to a level; the very first is conv_in."""
+    down = block[1] == "input_blocks."
+    level, place = divmod(int(block[2]) - down, 3)
+    return f"{'down' if down else 'up'}.{level}.{place}"
 
 
 # Whose file is it?
@@ -139,29 +66,7 @@ MARKS: tuple[tuple[str, str, str], ...] = (
     ("minisd", "text_encoder", r"layers\.\d+\.self_attn\.to_q\."),
 )
 
-# What is not Stable Diffusion v1, by names that only it has.
-STRANGERS: tuple[tuple[str, str], ...] = (
-    (r"^conditioner\.embedders\.|\.label_emb\.|add_embedding\.", "an SDXL model"),
-    (r"^cond_stage_model\.model\.", "a Stable Diffusion v2 model"),
-    (r"lora_(down|up|A|B)|^lora_", "a LoRA, a small change to a model and no model of its own"),
-    (r"^control_model\.|controlnet_cond_embedding|zero_convs", "a ControlNet"),
-    (r"^(double_blocks|model\.diffusion_model\.double_blocks)\.", "a FLUX model"),
-    (r"joint_blocks\.|^transformer_blocks\.\d+\.attn\.add_", "a Stable Diffusion 3 model"),
-    (r"^string_to_(param|token)|^emb_params|^<[^.]*>$",
-     "a textual-inversion embedding, a word for a model and no model of its own"),
-    (r"(^|\.)embed_tokens\.|^lm_head\.|(^|\.)(h|layers)\.\d+\.(attn|mlp\.gate_proj)\.|^bert\.",
-     "a language model"),
-)
-
-# What training and merging leave beside the three networks, and painting does not need: the
-# schedule's buffers, the averages' bookkeeping, losses, words taught by textual inversion, the
-# rest of CLIP, marks for other programs. position_ids count from 0 to 76; merging corrupts them.
-INERT = re.compile(
-    r"(betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recip(m1)?_alphas_cumprod"
-    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|scale_factor"
-    r"|(first_stage_model\.)?(model_ema|loss)\..*|(embedding_manager|denoiser(_null)?)\..*"
-    r"|(cond_stage_model\.)?(transformer\.)?(logit_scale|text_projection(\.weight)?)"
-    r"|v_pred|ztsnr|model_sampling\..*|.*position_ids)$")
+INERT = re.compile(f"({'|'.join(TABLES['inert']['names'])})$")      # no weights of the networks
 
 TWICE = "are the same tensor under two names; take another file of this model"
 
@@ -231,7 +136,7 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 def _recognised(names: dict[str, str], part: str) -> tuple[str, tuple[str, ...]]:
     """The layout, and the parts that are there. Raises Refused saying what it is instead."""
-    for pattern, what in STRANGERS:
+    for pattern, what in TABLES["strangers"].items():
         stranger = next((name for name in names if re.search(pattern, name)), None)
         if stranger is not None:
             raise Refused(f"this is {what} (it holds {shown(names[stranger])}); expected Stable "

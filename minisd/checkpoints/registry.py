@@ -26,7 +26,7 @@ from minisd.checkpoints.formats import open_weights
 from minisd.checkpoints.known import KNOWN, LICENCE, SINGLE_FILES, VERSIONS
 from minisd.checkpoints.places import SHIPPED, WEIGHTS, short
 from minisd.checkpoints.sources import PARTS, Source, config_of, network_files, open_model, require
-from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, shown
+from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, refusal, shown
 from minisd.checkpoints.vocabulary import FETCH, find_tokenizer, no_vocabulary
 from minisd.checkpoints.weights import finite, match
 from minisd.config import TOYWORLD, V1, Config
@@ -149,8 +149,8 @@ def whole_model(place: Path, parts: Iterable[str] = PARTS, *, words: bool = Fals
     tokenizer = find_tokenizer(source.path, config)
     with reading(place, "Stable Diffusion v1, its sizes make no network"), torch.device("meta"):
         sd = StableDiffusion(config, tokenizer)
-        if words and tokenizer is None:
-            raise Refused(no_vocabulary(config))
+    if words and tokenizer is None:
+        raise refusal(place, no_vocabulary(config))
     match(sd, source)
     return source, sd
 

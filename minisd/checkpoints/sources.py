@@ -21,25 +21,24 @@ from torch import Tensor
 
 from minisd.checkpoints.config_file import checked, read_diffusers_configs, read_own_config
 from minisd.checkpoints.formats import Weights, open_weights
-from minisd.checkpoints.names import LEVELS, translate
-from minisd.checkpoints.untrusted import Refused, reading, shown
+from minisd.checkpoints.names import translate
+from minisd.checkpoints.untrusted import Refused, reading, refusal, shown
 from minisd.config import V1, Config
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 PARTS = ("text_encoder", "unet", "vae")
-FIELDS = {"text_encoder": "text", "unet": "unet", "vae": "vae"}     # of Config
 SPOKEN = {"text_encoder": "text encoder", "unet": "UNet", "vae": "VAE"}
-KINDS = ("", ".fp16", ".bf16")
 # The file of each network in a diffusers folder; the first that is there is taken.
 DIFFUSERS_FILES = {
-    part: [f"{part}/{new}{kind}.safetensors" for kind in KINDS]
-    + [f"{part}/{old}{kind}.bin" for kind in KINDS]
+    part: [f"{part}/{stem}{kind}{ending}" for stem, ending in ((new, ".safetensors"), (old, ".bin"))
+           for kind in ("", ".fp16", ".bf16")]
     for part, new, old in (
         ("text_encoder", "model", "pytorch_model"),
         ("unet", "diffusion_pytorch_model", "diffusion_pytorch_model"),
         ("vae", "diffusion_pytorch_model", "diffusion_pytorch_model"))}
 
+LEVELS = range(len(V1.unet.channels))     # of v1's UNet and of its VAE
 CLIP_HEAD_WIDTH = 64
 CONTEXT_V2 = 1024               # width of v2's text encoder
 OTHER_CHANNELS = {              # into the UNet, in place of the 4 of the latents
@@ -82,9 +81,9 @@ def network_files(folder: Path) -> dict[str, Path]:
     found = {part: path for part, path in own.items() if path.is_file()}
     if found and (folder / "config.json").is_file():
         return found
-    places = {part: [folder / name for name in names] for part, names in DIFFUSERS_FILES.items()}
-    return {part: next(path for path in paths if path.is_file())
-            for part, paths in places.items() if any(path.is_file() for path in paths)}
+    places = {part: [folder / name for name in names if (folder / name).is_file()]
+              for part, names in DIFFUSERS_FILES.items()}
+    return {part: paths[0] for part, paths in places.items() if paths}
 
 
 def open_model(path: str | Path) -> Source:
@@ -134,9 +133,8 @@ def require(source: Source, parts: Iterable[str]) -> None:
         advice = (f"expected {' and '.join(names)} there; fetch what is missing"
                   f"{_unread(source.path, lacking)}")
     held = " and the ".join(SPOKEN[part] for part in source.parts)
-    with reading(source.path, "model"):
-        raise Refused(f"it holds only the {held}, and no "
-                      f"{' or '.join(SPOKEN[part] for part in lacking)}: {advice}")
+    raise refusal(source.path, f"it holds only the {held}, and no "
+                               f"{' or '.join(SPOKEN[part] for part in lacking)}: {advice}")
 
 
 def _unread(folder: Path, parts: Iterable[str]) -> str:
@@ -171,7 +169,7 @@ def config_of(source: Source) -> Config:
         written = read_diffusers_configs(path)
         if "unet" in source.parts:
             _refuse_other_unets(source.shapes)
-        unwritten = [part for part in source.parts if FIELDS[part] not in written]
+        unwritten = [part for part in source.parts if part.removesuffix("_encoder") not in written]
         return checked(replace(V1, **written, **_sizes(source.shapes, unwritten)))
 
 

@@ -27,6 +27,13 @@ class Refused(ValueError):
     named = False
 
 
+def refusal(path: Path, reason: object) -> Refused:
+    """The error of a file from outside, with its name in front."""
+    error = Refused(f"{shown(path)}: {reason}")
+    error.named = True
+    return error
+
+
 def shown(text: object, most: int = LONGEST) -> str:
     """A foreign text for a message: on one line, control characters escaped, cut where long."""
     whole = str(text)
@@ -43,14 +50,13 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except Exception as error:              # crafted data makes a reader stumble over anything
         if isinstance(error, FileNotFoundError) or getattr(error, "named", False):
             raise
-        reason = shown(str(error).partition("\n")[0]) or type(error).__name__
+        if isinstance(error, Refused):
+            raise refusal(path, error) from error
         if isinstance(error, OSError) and error.strerror:
-            reason = f"it cannot be read ({error.strerror})"
-        elif not isinstance(error, Refused):
-            reason = f"it is damaged, cut off, or no {what} ({reason}): fetch it again"
-        refusal = Refused(f"{shown(path)}: {error if isinstance(error, Refused) else reason}")
-        refusal.named = True
-        raise refusal from error
+            raise refusal(path, f"it cannot be read ({error.strerror})") from error
+        reason = shown(str(error).partition("\n")[0]) or type(error).__name__
+        raise refusal(path, f"it is damaged, cut off, or no {what} ({reason}): fetch it again"
+                      ) from error
 
 
 def read_text(path: Path) -> str:
@@ -80,17 +86,14 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
 
 
-def impostor(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins like this is instead of a part of a model, and what to do then.
-
-    None for any other file.
-    """
+def impostor(head: bytes) -> str:
+    """What a file that begins like this is instead of a part of a model, "" for any other."""
     if not head:
-        return "is empty", "fetch it again"
+        return "it is empty: fetch it again"
     if head.startswith(LFS_POINTER):
-        return ("is a Git LFS pointer, a note where the file lies, not the file",
-                "fetch the real one, for instance with `git lfs pull`")
+        return ("it is a Git LFS pointer, a note where the file lies, not the file: fetch the real "
+                "one, for instance with `git lfs pull`")
     if head.lstrip(BEFORE_PAGES)[:9].lower().startswith(PAGES):
-        return ("is a web page, not weights",
-                "the download was refused or the address was wrong; fetch it again")
-    return None
+        return ("it is a web page, not weights: the download was refused or the address was wrong; "
+                "fetch it again")
+    return ""

@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from minisd.checkpoints.places import WEIGHTS
-from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, shown
+from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, refusal, shown
 from minisd.config import V1, Config
 from minisd.tokenizer import END, END_OF_WORD, START, Tokenizer, warn
 
@@ -61,10 +61,9 @@ def find_tokenizer(model: Path, config: Config) -> ModelTokenizer | None:
         if len(own.vocab) == text.vocab_size:
             return own
         if model.is_dir():
-            with reading(beside, "tokenizer"):
-                raise Refused(f"it has {len(own.vocab):,} tokens, and the text encoder beside it "
-                              f"knows {text.vocab_size:,}: they belong to different models, or a "
-                              f"token that was taught is missing in added_tokens.json")
+            raise refusal(beside, f"it has {len(own.vocab):,} tokens, and the text encoder beside "
+                                  f"it knows {text.vocab_size:,}: they belong to different models, "
+                                  f"or a token that was taught is missing in added_tokens.json")
     if text.vocab_size != V1.text.vocab_size:
         return None
     for place in (WEIGHTS / "tokenizer", *sorted(WEIGHTS.glob("v1-*/tokenizer"))):

@@ -15,23 +15,15 @@ from torch import Tensor, nn
 
 from minisd.checkpoints.config_file import write_config
 from minisd.checkpoints.formats import open_weights
-from minisd.checkpoints.sources import (
-    PARTS,
-    Source,
-    config_of,
-    open_file,
-    open_model,
-    read_config,
-    require,
-)
-from minisd.checkpoints.untrusted import Refused, reading, shown
+from minisd.checkpoints.sources import PARTS, Source, open_file, open_model, read_config, require
+from minisd.checkpoints.untrusted import refusal, shown
 from minisd.clip import CLIPTextTransformer
 from minisd.observe.files import written_whole
 from minisd.pipeline import StableDiffusion
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-__all__ = ["PARTS", "Source", "config_of", "open_model", "read_config", "write_config"]
+__all__ = ["PARTS", "read_config", "write_config"]      # beside what is defined here
 
 PART_OF = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 LISTED = 5                      # names shown of each kind of difference
@@ -87,10 +79,9 @@ def match(module: nn.Module, source: Source, part: str = "") -> dict[str, Tensor
                 ("unexpected", sorted(found.keys() - wanted.keys())), ("of another shape", shaped)]
     lines = [f"{len(names)} {kind}: {', '.join(map(shown, names[:LISTED]))}"
              + " ..." * (len(names) > LISTED) for kind, names in problems if names]
-    with reading(source.path, "model"):
-        if lines:
-            raise Refused(f"it does not fit {type(module).__name__}, nothing was loaded: "
-                          f"{'; '.join(lines)}")
+    if lines:
+        raise refusal(source.path, f"it does not fit {type(module).__name__}, nothing was loaded: "
+                                   f"{'; '.join(lines)}")
     return {prefix + name: tensor for name, tensor in wanted.items()}
 
 
@@ -115,15 +106,14 @@ def finite(source: Source, name: str, dtype: torch.dtype) -> Tensor:
         return tensor
     readable = tensor.float() if tensor.element_size() == 1 else tensor
     low, high = (float(value) for value in readable.aminmax())
-    limit = torch.finfo(dtype).max
-    with reading(source.tensors[name][0].path, "model"):
-        if low >= -limit and high <= limit:
-            return tensor
-        if max(-low, high) < float("inf"):
-            raise Refused(f"{name} reaches {max(-low, high):.3g}, too much for {dtype}: load in "
-                          f"float32 or bfloat16")
-        raise Refused(f"{name} contains NaN or infinity, nothing was loaded: the file is damaged, "
-                      f"or its training or merging failed; take another")
+    limit, path = torch.finfo(dtype).max, source.tensors[name][0].path
+    if low >= -limit and high <= limit:
+        return tensor
+    if max(-low, high) < float("inf"):
+        raise refusal(path, f"{name} reaches {max(-low, high):.3g}, too much for {dtype}: load in "
+                            f"float32 or bfloat16")
+    raise refusal(path, f"{name} contains NaN or infinity, nothing was loaded: the file is "
+                        f"damaged, or its training or merging failed; take another")
 
 
 # Out
