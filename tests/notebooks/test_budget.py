@@ -1,0 +1,122 @@
+"""What the notebooks ask of v1 is within the budget: counted, not computed.
+
+Nine notebooks run here, cell by cell, on a model of v1's configuration whose networks only count:
+each call adds the operations that v1's network would need for such an input, and returns numbers
+that fit together (a UNet that knows the picture behind every prompt). Its parameters lie on the
+meta device. The notebooks that take networks apart (04 to 07, 11) need real ones, and are not
+counted.
+"""
+
+import builtins
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import minisd
+from minisd import StableDiffusion, diffusion
+from minisd.checkpoints.vocabulary import packaged_tokenizer
+from minisd.config import V1
+from minisd.observe.budget import NOTEBOOK, TERA
+from minisd.observe.summary import cost
+from minisd.vae import Gaussian
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+COUNTED = ("00_quickstart", "08_forward_diffusion", "09_noise_and_guidance", "10_samplers",
+           "12_backward_diffusion", "13_editing", "14_prompts", "16_evaluation", "17_model_card")
+
+
+@cache
+def prices(side: tuple[int, int]) -> Counter[str]:
+    """TFLOP of one row through each part of v1, for latents of side (height, width)."""
+    with torch.device("meta"):
+        rows = cost(StableDiffusion(V1), latent_size=side)
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row.part] += row.flops / TERA
+    return found
+
+
+def counting_model(spent: Counter[str]) -> StableDiffusion:
+    """v1 whose networks add what they would compute to `spent`, by part, in TFLOP."""
+    with torch.device("meta"):
+        sd = StableDiffusion(V1)
+    sd.tokenizer, shrink = packaged_tokenizer(), V1.vae.downscale
+
+    def text_encoder(ids: Tensor) -> Tensor:
+        spent["text_encoder"] += len(ids) * prices((64, 64))["text_encoder"]
+        waves = torch.arange(V1.text.width) * 0.1
+        return torch.sin(ids[..., None].float().cumsum(1) * 1e-3 + waves)
+
+    def unet(x_t: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        spent["unet"] += len(x_t) * prices(tuple(x_t.shape[-2:]))["unet"]
+        level = torch.tensor([sd.schedule.at(t) for t in timesteps.tolist()])
+        level = level.float().clamp(max=0.9999)[:, None, None, None].expand(len(x_t), 1, 1, 1)
+        known = context.float().mean(1)[:, :4 * 8 * 8].unflatten(1, (4, 8, 8))
+        known = F.interpolate(known, x_t.shape[-2:]).expand(len(x_t), -1, -1, -1)
+        return diffusion.predict_eps(x_t.float(), known, level)
+
+    def encode(pixels: Tensor) -> Gaussian:
+        small = F.avg_pool2d(pixels, shrink)
+        spent["encoder"] += len(pixels) * prices(tuple(small.shape[-2:]))["encoder"]
+        mean = torch.cat([small, small.mean(1, keepdim=True)], 1) / V1.vae.scale_factor
+        return Gaussian(mean, torch.full_like(mean, -10))
+
+    def decode(z: Tensor) -> Tensor:
+        spent["decoder"] += len(z) * prices(tuple(z.shape[-2:]))["decoder"]
+        return F.interpolate(z[:, :3] * V1.vae.scale_factor, scale_factor=shrink)
+
+    sd.text_encoder.forward, sd.unet.forward = text_encoder, unet
+    sd.vae.encode, sd.vae.decode = encode, decode
+    return sd
+
+
+def cells(name: str) -> Iterator[str]:
+    for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            yield cell.source
+
+
+@pytest.fixture()
+def spent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    if packaged_tokenizer() is None:
+        pytest.skip("needs CLIP's vocabulary, from requirements-dev.txt")
+    found: Counter[str] = Counter()
+    sd = counting_model(found)
+    monkeypatch.setattr(StableDiffusion, "device", torch.device("cpu"))
+    monkeypatch.setattr(StableDiffusion, "dtype", torch.float32)
+    monkeypatch.setattr(minisd, "load", lambda *_, **__: sd)
+    monkeypatch.setattr("minisd.checkpoints.weights.fingerprint", lambda _: "v1")
+    monkeypatch.setattr(builtins, "display", lambda *_: None, raising=False)
+    monkeypatch.setattr("IPython.display.display", lambda *_: None)
+    return found
+
+
+def test_a_picture_costs_what_v1_needs(spent: Counter[str]) -> None:
+    """0.803 TFLOP a row and step and 2.515 to decode; 50 guided steps alone are over the budget."""
+    minisd.load().text_to_image("a cat", steps=50)
+    assert spent["unet"] == pytest.approx(50 * 2 * 0.803, rel=1e-3)
+    assert spent["decoder"] == pytest.approx(2.515, rel=1e-3)
+    assert spent.total() > NOTEBOOK
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_on_v1_a_notebook_stays_within_its_budget(name: str, spent: Counter[str],
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    namespace = vars(SimpleNamespace(__name__=f"notebook_{name}"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for source in cells(name):
+            exec(compile(source, f"<{name}>", "exec"), namespace)
+    capsys.readouterr()                         # what the cells print
+    print(f"{name}: {spent.total():.1f} TFLOP, "
+          + ", ".join(f"{part} {tera:.1f}" for part, tera in spent.items()))
+    assert spent.total() <= NOTEBOOK
