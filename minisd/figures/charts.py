@@ -4,13 +4,12 @@ Colours follow the order of `COLOURS`, or `kinds` names them; what differs in co
 marker or hatching too. A chart may have several panels side by side: a mapping of mappings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
@@ -24,7 +23,7 @@ FEW = 30                        # points that have markers
 NEAR, ROOM = 100, 1.25          # spans below this have plain ticks; ticks may be so far outside
 ACROSS = 3                      # panels in a row
 LABEL, HEAD = 60, 30            # letters of a bar's or a row's label, and of a column's
-UPRIGHT = 2                     # letters of a column's label that need not be slanted
+CELL, UPRIGHT = 0.6, 2          # inches of a matrix's cell; letters of a label not to be slanted
 
 
 def shade(i: int, kinds: Sequence[str] = ()) -> str:
@@ -42,17 +41,16 @@ def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: 
     log: "x", "y" or "xy". kinds: what the curves show, for their colours.
     """
     panels: Any = series if isinstance(next(iter(series.values())), Mapping) else {"": series}
-    figure, cells = panelled(len(panels), title, height)
+    figure, cells = panelled(panels, title, height)
     names: dict[str, int] = {}
-    for axes, (head, curves) in zip(cells, panels.items(), strict=True):
+    for axes, curves in zip(cells, panels.values(), strict=True):
         for name, (x, y) in curves.items():
             i = names.setdefault(name, len(names))
             x, y = np.asarray(x, float), np.asarray(y, float)
             axes.plot(x, y, STYLES[i % len(STYLES)], color=shade(i, kinds),
                       label=style.printable(name),
                       marker=MARKERS[i % len(MARKERS)] if len(x) <= FEW else "")
-        axes.set(title=style.wrapped(head, WIDE / min(len(panels), ACROSS) - 1, style.HEAD),
-                 xlabel=xlabel, xscale="log" if "x" in log else "linear",
+        axes.set(xlabel=xlabel, xscale="log" if "x" in log else "linear",
                  yscale="log" if "y" in log else "linear")
         for letter, axis, part in (("x", axes.xaxis, 0), ("y", axes.yaxis, 1)):
             if letter in log:
@@ -65,30 +63,24 @@ def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: 
 
 @house()
 def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title: str, *,
-         xlabel: str = "", kinds: Sequence[str] = (), stacked: bool = False,
-         digits: int | None = None) -> Figure:
+         xlabel: str = "", kinds: Sequence[str] = (), digits: int | None = None) -> Figure:
     """Horizontal bars by name, with their values; groups of them where the values are mappings.
 
-    stacked: the groups' bars end to end. digits: behind the point; three significant ones in all
-    where it is None.
+    digits: behind the point; three significant ones in all where it is None.
     """
     several = isinstance(next(iter(values.values())), Mapping)
     groups: Any = values if several else {"": values}
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    thick = 0.8 if stacked else 0.8 / len(groups)
-    high = max(0.42, 0.0 if stacked else 0.3 * len(groups)) * len(names)
-    figure = blank(high + 1.1 + 0.3 * style.title_lines(title))
-    axes, left, places = figure.subplots(), np.zeros(len(names)), np.arange(len(names))
+    thick = 0.8 / len(groups)
+    figure = blank(max(0.42, 0.3 * len(groups)) * len(names) + 1.1 + 0.3 * style.title_lines(title))
+    axes, places = figure.subplots(), np.arange(len(names))
     for i, (label, group) in enumerate(groups.items()):
-        sizes = np.array([float(group.get(name, 0.0)) for name in names])
-        at = places + (0 if stacked else (i - (len(groups) - 1) / 2) * thick)
-        drawn = axes.barh(at, sizes, 0.92 * thick, left=left if stacked else 0, edgecolor="white",
+        sizes = [float(group.get(name, 0.0)) for name in names]
+        drawn = axes.barh(places + (i - (len(groups) - 1) / 2) * thick, sizes, 0.92 * thick,
                           color=shade(i, kinds or ("text",)), label=style.printable(label),
-                          hatch=HATCHES[i % len(HATCHES)] if several and not stacked else "")
-        left += sizes * stacked
-        if not stacked:
-            texts = [f"{v:,.3g}" if digits is None else f"{v:.{digits}f}" for v in sizes]
-            axes.bar_label(drawn, texts, padding=5, fontsize=SMALL)
+                          hatch=HATCHES[i % len(HATCHES)], edgecolor="white")
+        axes.bar_label(drawn, [f"{v:,.3g}" if digits is None else f"{v:.{digits}f}" for v in sizes],
+                       padding=5, fontsize=SMALL)
     axes.set_yticks(places, [style.printable(name, LABEL) for name in names])
     axes.set_xlabel(style.printable(xlabel))
     axes.grid(axis="y", visible=False)
@@ -102,25 +94,17 @@ def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title:
 
 @house()
 def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Sequence[str] = (),
-           paths: Mapping[str, Tensor] | None = None, height: float = 3.8) -> Figure:
-    """Clouds (n, 2) by name in each panel, all on the same axes.
-
-    paths: by panel, (steps, n, 2): the ways of points, behind the clouds.
-    """
-    figure, cells = panelled(len(panels), title, height, share=True)
+           height: float = 3.8) -> Figure:
+    """Clouds (n, 2) by name in each panel, all on the same axes."""
+    figure, cells = panelled(panels, title, height, share=True)
     names: dict[str, int] = {}
-    for axes, (head, clouds) in zip(cells, panels.items(), strict=True):
-        if paths and head in paths:
-            axes.plot(*array(paths[head]).transpose(2, 0, 1), color=COLOURS["time"], linewidth=1,
-                      alpha=0.6, zorder=1)
+    for axes, clouds in zip(cells, panels.values(), strict=True):
         for name, cloud in clouds.items():
             i = names.setdefault(name, len(names))
-            x, y = array(cloud).T
-            axes.scatter(x, y, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
+            axes.scatter(*array(cloud).T, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
                          color=shade(i, kinds or ("picture", "noise", "text")), linewidths=0,
                          label=style.printable(name))
-        axes.set(aspect="equal",
-                 title=style.wrapped(head, WIDE / min(len(panels), ACROSS) - 0.8, style.HEAD))
+        axes.set_aspect("equal")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, integer=True))
     legend(figure, cells)
@@ -129,12 +113,12 @@ def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Seq
 
 @house()
 def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, *,
-           digits: int | None = None, signed: bool = False, ceiling: float | None = None,
-           xlabel: str = "", ylabel: str = "", side: float = 0.6) -> Figure:
-    """A matrix (n, m) with its labels, at most `side` inches a cell; NaN is left white.
+           digits: int, signed: bool = False, ceiling: float | None = None, xlabel: str = "",
+           ylabel: str = "") -> Figure:
+    """A matrix (n, m) with its labels, and each value in its cell; NaN is left white.
 
-    digits: write each value with so many. signed: white at 0, red above, blue below. ceiling: the
-    value with the strongest colour, by default the largest.
+    signed: white at 0, red above, blue below. ceiling: the value with the strongest colour, by
+    default the largest. Raises ValueError where the labels are not as many as rows and columns.
     """
     found = array(values)
     if found.shape != (len(rows), len(columns)):
@@ -143,8 +127,8 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
     rows = [style.printable(name, LABEL) for name in rows]
     columns = [style.printable(name, HEAD) for name in columns]
     letter = style.EM * SMALL / 72
-    beside = letter * max(map(len, rows)) + (0.6 if digits is not None else 1.3)
-    side = min(side, (WIDE - beside) / len(columns))
+    beside = letter * max(map(len, rows)) + 0.6
+    side = min(CELL, (WIDE - beside) / len(columns))
     slanted = max(map(len, columns)) > UPRIGHT
     above = 0.75 * letter * max(map(len, columns)) if slanted else 0.2
     wide = max(7.0, beside + side * len(columns) + 0.4, (beside + above) * slanted)
@@ -161,32 +145,26 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
     axes.xaxis.set_label_position("top")
     axes.set(ylabel=ylabel, xlabel=xlabel, anchor="NW")     # else the layout cuts labels off
     figure.set_layout_engine("compressed")
-    if digits is None:
-        figure.colorbar(shown, ax=axes, shrink=0.7).outline.set_visible(False)
-    else:
-        _numbers(axes, found, digits, shown)
-    entitle(figure, title)
-    return figure
-
-
-def _numbers(axes: Axes, found: np.ndarray, digits: int, shown: AxesImage) -> None:
-    """Each value in its cell, in the ink that can be read on it."""
     for (row, column), value in np.ndenumerate(found):
         if np.isfinite(value):
             light = np.dot(shown.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
             axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=10.5,
                       color=INK if light > 0.5 else "white")
+    entitle(figure, title)
+    return figure
 
 
 # What they share
 
-def panelled(count: int, title: str, height: float, *, share: bool = False
+def panelled(heads: Collection[str], title: str, height: float, *, share: bool = False
              ) -> tuple[Figure, list[Axes]]:
-    """A titled figure with so many panels, three in a row; the rest of the last row is empty."""
-    across = min(count, ACROSS)
+    """A titled figure with a panel under each head, three in a row; the rest of a row is empty."""
+    count, across = len(heads), min(len(heads), ACROSS)
     rows = -(-count // across)
     figure = blank(height * rows + 0.3 * style.title_lines(title) + 0.3)
     cells = figure.subplots(rows, across, squeeze=False, sharex=share, sharey=share).ravel()
+    for axes, head in zip(cells, heads, strict=False):
+        axes.set_title(style.wrapped(head, WIDE / across - 1, style.HEAD))
     for axes in cells[count:]:
         axes.axis("off")
     entitle(figure, title)

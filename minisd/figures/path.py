@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from minisd.figures.style import COLOURS, INK, Figure, blank, house
+from minisd.figures.style import COLOURS, INK, Figure, blank, entitle, house
 
 # Station: centre (x, y), the kind of thing whose colour it has, and whether it is a network.
 STATIONS: dict[str, tuple[float, float, str, bool]] = {
@@ -36,7 +36,7 @@ def path_map(*here: str) -> Figure:
     unknown = [name for name in here if name not in STATIONS]
     if unknown:
         raise ValueError(f"no station {unknown[0]!r} on the map: expected {', '.join(STATIONS)}")
-    figure = blank(2.4)
+    figure = blank(2.7)
     axes = figure.subplots()
     axes.set(xlim=(-0.2, 13.3), ylim=(-0.35, 2.5), aspect="equal")
     axes.axis("off")
@@ -45,6 +45,8 @@ def path_map(*here: str) -> Figure:
     _again(axes)
     for name in STATIONS:
         _station(axes, name, lit=name in here)
+    part = f"; this page: {', '.join(here)}" if len(here) < len(STATIONS) else ""
+    entitle(figure, f"From a prompt to a picture{part}")
     return figure
 
 

@@ -23,17 +23,15 @@ NAMES = ("x_t", "x0")
 
 
 @house()
-def trajectory_maps(traces: Mapping[str, Trace], done: int | None = None, *, chosen: str = "",
-                    alike: Mapping[str, str] | None = None) -> Figure:
+def trajectory_maps(traces: Mapping[str, Trace], done: int | None = None, *, chosen: str = ""
+                    ) -> Figure:
     """Several runs as ways on two maps, of x_t and of x0, and what each shows after `done` steps.
 
     A dot marks the beginning; the way is bold as far as it is done, by default to the end. chosen:
-    the run that stands out. alike: run -> group; runs of a group have one colour.
+    the run that stands out.
     """
-    steps = len(next(iter(traces.values())))
-    done = steps if done is None else done
-    groups = list(dict.fromkeys((alike or {}).get(run, run) for run in traces))
-    figure = blank(6.0, style.WIDE)
+    done = len(next(iter(traces.values()))) if done is None else done
+    figure = blank(6.0)
     panels = list(figure.subplots(1, 2))
     both = {run: ways(trace) for run, trace in traces.items()}
     for part, (axes, name) in enumerate(zip(panels, NAMES, strict=True)):
@@ -41,23 +39,19 @@ def trajectory_maps(traces: Mapping[str, Trace], done: int | None = None, *, cho
         plane = principal_plane(torch.cat(list(points.values())))
         placed = {run: plane.project(way).numpy() for run, way in points.items()}
         ends = fanned(np.stack([at[done] for at in placed.values()]))
-        for (run, at), angle in zip(placed.items(), ends, strict=True):
-            group = (alike or {}).get(run, run)
-            same = [one for one in placed if (alike or {}).get(one, one) == group]
-            look = {"color": shade(groups.index(group)), "linestyle": STYLES[same.index(run) % 4]}
-            axes.plot(*at.T, **look, linewidth=1, alpha=2 * style.PALE)
-            axes.plot(*at[:done + 1].T, **look, linewidth=4 if run == chosen else 2.2,
-                      label=style.printable(run))
+        for i, ((run, at), angle) in enumerate(zip(placed.items(), ends, strict=True)):
+            axes.plot(*at.T, color=shade(i), linewidth=1, alpha=2 * style.PALE)
+            axes.plot(*at[:done + 1].T, STYLES[i % len(STYLES)], color=shade(i),
+                      linewidth=4 if run == chosen else 2.2, label=style.printable(run))
             axes.plot(*at[0], "o", color=INK, markersize=5)
             _thumb(axes, at[done], traces[run].preview(both[run][part][done:done + 1]),
-                   look["color"], angle, run == chosen)
+                   shade(i), angle, run == chosen)
         axes.set(title=f"{name}: the plane holds {style.percent(float(plane.shares.sum()))} of the "
                        f"variance", xlabel="first axis (latents)", xmargin=0.2, ymargin=0.2)
         axes.set_aspect("equal", adjustable="datalim")
     panels[0].set_ylabel("second axis (latents)")
     legend(figure, panels)
-    entitle(figure, parting([(groups.index((alike or {}).get(run, run)), way)
-                             for run, way in both.items()]))
+    entitle(figure, parting(list(both.values())))
     return figure
 
 
@@ -68,15 +62,15 @@ def ways(trace: Trace) -> tuple[Tensor, Tensor]:
             torch.stack([x0[0] for _, _, x0 in moments]))
 
 
-def parting(runs: Sequence[tuple[int, tuple[Tensor, Tensor]]]) -> str:
-    """How far apart runs of different groups begin and end."""
-    apart = [[size(a[part][end] - b[part][end]) for (one, a), (other, b) in combinations(runs, 2)
-              if one != other] for part, end in ((0, 0), (1, 0), (0, -1))]
-    if not apart[0]:
-        return "One beginning, and as many ways as runs"
-    noise, guess, result = (float(np.mean(values)) for values in apart)
+def parting(runs: Sequence[tuple[Tensor, Tensor]]) -> str:
+    """How far apart runs begin and end."""
+    if len(runs) < 2:
+        return "One run, from noise to its result"
+    noise, first, result = (
+        float(np.mean([size(a[part][end] - b[part][end]) for a, b in combinations(runs, 2)]))
+        for part, end in ((0, 0), (1, 0), (0, -1)))
     return (f"Between two runs the noise differs by {noise:.2f}, the first prediction x0 by "
-            f"{guess:.2f}, the result by {result:.2f}")
+            f"{first:.2f}, the result by {result:.2f}")
 
 
 def fanned(places: np.ndarray) -> np.ndarray:

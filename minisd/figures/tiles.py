@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, house
 
 LARGEST = 3.2                   # inches of one picture, where the page would allow more
 STRETCH = 3.0                   # standard deviations at either end of a station's colours
-STRIP = (6, 4)                  # rows and columns of a strip of ids; the others are counted
+STRIP = 15                      # ids that are shown; the others are counted
 LABEL, CAPTION = 40, 200        # letters of a row's label, of a tile's
 
 
@@ -73,15 +74,14 @@ def maps(rows: Mapping[str, Sequence[Tensor | Image.Image | Tile | None]], colum
 def stations(rows: Mapping[str, Cells], title: str) -> Figure:
     """Real values on the way from prompt to picture, numbered in the order they are made.
 
-    A tensor (1, n) of ids is a strip of numbers, (1, n, d) a map, (1, c, h, w) its c channels;
+    A tensor (1, n) of ids is shown as numbers, (1, n, d) a map, (1, c, h, w) its c channels;
     maps are white at 0, red above, blue below. rows: by what the row shows.
     """
-    number, numbered = 0, []
-    for name, row in rows.items():
-        numbered.append((name, [Tile(tile.value, f"{number + i}  {tile.label}", tile.note or _shape(
-            tile.value), tile.kind) for i, tile in enumerate(row, start=1)]))
-        number += len(row)
-    return tiles(numbered, title, signed=True, scale="spread")
+    number = count(1)
+    return tiles([(name, [replace(
+        tile, label=f"{next(number)}  {tile.label}", note=tile.note or (
+            " x ".join(map(str, tile.value.shape)) if isinstance(tile.value, Tensor) else ""))
+        for tile in row]) for name, row in rows.items()], title, signed=True, scale="spread")
 
 
 @house()
@@ -89,7 +89,7 @@ def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, heads: Sequence[str]
           signed: bool = False, scale: str = "each", unit: str = "", side: float = LARGEST
           ) -> Figure:
     """The sheet under all of these; each tile is as large as the page's width allows."""
-    count = max(len(row) for _, row in rows)
+    most = max(len(row) for _, row in rows)
     if heads:                   # over the first row
         (name, first), *others = rows
         rows = [(name, [replace(tile, label=tile.label or head) for tile, head in
@@ -98,27 +98,19 @@ def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, heads: Sequence[str]
     letter = style.EM * style.HEAD / 72
     beside = letter * max(len(line) for name in names for line in name.split("\n"))
     bar = 1.0 if scale in ("row", "all") else 0.0
-    room = WIDE - beside - bar - 0.4
-    side = min(side, room / count)
-    lines = [[1 + max(wrapped(text, side, SMALL, CAPTION).count("\n") if text else -1
-                      for text in texts) for texts in ([tile.label for tile in row],
-                                                       [tile.note for tile in row])]
-             for _, row in rows]
-    if scale == "each":
-        lines = [[above, max(below, any(_is_map(tile) for tile in row))]
-                 for (above, below), (_, row) in zip(lines, rows, strict=True)]
-    heights = [side + 0.21 * (above + below) + 0.12 for above, below in lines]
-    width = max(beside + bar + 0.4 + side * count, min(7.0, 1.5 * letter * len(title)))
+    side = min(side, (WIDE - beside - bar - 0.4) / most)
+    heights = [side + 0.12 + 0.21 * (_lines([tile.label for tile in row], side) + max(
+        _lines([tile.note for tile in row], side), scale == "each" and any(map(_is_map, row))))
+               for _, row in rows]
+    width = max(beside + bar + 0.4 + side * most, min(7.0, 1.5 * letter * len(title)))
     figure = blank(sum(heights) + 0.29 * style.title_lines(title, width) + 0.15, width)
-    cells = figure.subplots(len(rows), count, squeeze=False, height_ratios=heights)
+    cells = figure.subplots(len(rows), most, squeeze=False, height_ratios=heights)
     every = [tile for _, row in rows for tile in row]
     for r, (line, (_, row), name) in enumerate(zip(cells, rows, names, strict=True), start=1):
         share = {"row": list(row), "all": every}.get(scale, [])
         drawn = None
-        for axes, tile in zip(line, [*row, *[None] * (count - len(row))], strict=True):
-            style.bare(axes)
-            if tile is not None:
-                drawn = _draw(axes, tile, side, signed, scale, share) or drawn
+        for axes, tile in zip(line, [*row, *[Tile(None)] * (most - len(row))], strict=True):
+            drawn = _draw(axes, tile, side, signed, scale, share) or drawn
         style.embolden(line[0].set_ylabel(name, rotation=0, ha="right", va="center"))
         if bar and drawn is not None and (scale == "row" or r == len(rows)):
             beside_it = line if scale == "row" else cells
@@ -129,21 +121,28 @@ def tiles(rows: Sequence[tuple[str, Cells]], title: str, *, heads: Sequence[str]
     return figure
 
 
+def _lines(texts: Sequence[str], side: float) -> int:
+    """How many lines the longest of these texts takes above or below a tile."""
+    return max((1 + wrapped(text, side, SMALL, CAPTION).count("\n") for text in texts if text),
+               default=0)
+
+
 def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared: Cells
           ) -> AxesImage | None:
     """One tile; returns what a bar of colours belongs to."""
     value, note, image = tile.value, tile.note, None
+    style.bare(axes)
     axes.set_title(wrapped(tile.label, side, SMALL, CAPTION), loc="center", fontsize=SMALL, pad=4)
     if isinstance(value, Image.Image):
         axes.imshow(np.asarray(value.convert("RGB")), interpolation="lanczos")
-    elif isinstance(value, Tensor) and not _is_map(tile):
-        _words(axes, _strip(array(value)[0]), family="DejaVu Sans Mono", size=SMALL - 1.5)
-    elif isinstance(value, Tensor):
+    elif isinstance(value, Tensor) and _is_map(tile):
         values = _flat(value)
-        limit = max((float(np.nanmax(np.abs(_flat(other.value)))) for other in shared or [tile]
-                     if isinstance(other.value, Tensor) and _is_map(other)), default=1.0) or 1.0
-        note = note or (f"at most {_short(limit, signed)}" if scale == "each" else "")
-        limit = STRETCH * float(np.nanstd(values)) or 1.0 if scale == "spread" else limit
+        limit = max(float(np.nanmax(np.abs(_flat(other.value)))) for other in shared or [tile]
+                    if isinstance(other.value, Tensor) and _is_map(other)) or 1.0
+        if scale == "each":
+            note = note or f"at most {_short(limit, signed)}"
+        if scale == "spread":
+            limit = STRETCH * float(np.nanstd(values)) or 1.0
         image = axes.imshow(values, cmap=style.SIGNED if signed else style.MAGNITUDE, vmax=limit,
                             vmin=-limit if signed else 0, interpolation="nearest",
                             aspect="auto" if scale == "spread" else "equal")
@@ -151,7 +150,10 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
             axes.add_patch(Rectangle((tile.mark[1] - 0.5, tile.mark[0] - 0.5), 1, 1, fill=False,
                                      edgecolor=INK, linewidth=2))
     elif value is not None:
-        _words(axes, wrapped(value, side - 0.2, SMALL + 1))
+        text = _strip(array(value)[0]) if isinstance(value, Tensor) else value
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.text(0.5, 0.5, wrapped(text, side - 0.2, SMALL + 1), ha="center", va="center",
+                  fontsize=SMALL + 1, linespacing=1.45)
     if tile.kind:
         axes.set(box_aspect=1)
         axes.spines[:].set(visible=True, color=COLOURS[tile.kind], linewidth=2.5)
@@ -160,38 +162,24 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
     return image
 
 
-def _words(axes: Axes, text: str, *, family: str | None = None, size: float = SMALL + 1) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=size, family=family,
-              linespacing=1.45)
-
-
 def _is_map(tile: Tile) -> bool:
     """Numbers, but for a strip of ids."""
     value = tile.value
     return isinstance(value, Tensor) and (value.is_floating_point() or len(value) > 1)
 
 
-def _flat(value: Tensor | Image.Image | str | None) -> np.ndarray:
+def _flat(value: Tensor) -> np.ndarray:
     """A map: channels side by side, without the batch."""
-    assert isinstance(value, Tensor)
     values = array(value)
     if values.ndim == 4 or (values.ndim == 3 and len(values) == 1):
         values = values[0]
     return mosaic(values) if values.ndim == 3 else values
 
 
-def _shape(value: Tensor | Image.Image | str | None) -> str:
-    return " x ".join(map(str, value.shape)) if isinstance(value, Tensor) else ""
-
-
 def _strip(ids: np.ndarray) -> str:
-    """The first ids as digits in rows, as many as can be read."""
-    wide, shown = STRIP[1], ids[:STRIP[0] * STRIP[1]]
-    digits = len(str(int(ids.max())))
-    rows = [" ".join(f"{int(i):>{digits}}" for i in shown[at:at + wide])
-            for at in range(0, len(shown), wide)]
-    return "\n".join([*rows, f"... {len(ids)} in all"])
+    """The first ids in words."""
+    first = ", ".join(f"{int(i)}" for i in ids[:STRIP])
+    return f"{first}, ...\n{len(ids)} in all"
 
 
 def _short(limit: float, signed: bool) -> str:

@@ -37,7 +37,7 @@ def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     noisy: False for what was set, not measured, such as the learning rate: without a mean.
     Raises ValueError for a run without steps, or with values that are not one for each step.
     """
-    figure, cells = panelled(len(runs), title, 3.4 if len(runs) > 1 else 4.4)
+    figure, cells = panelled(runs, title, 3.4 if len(runs) > 1 else 4.4)
     for axes, (name, (steps, values)) in zip(cells, runs.items(), strict=True):
         if not len(steps) or len(steps) != len(values):
             raise ValueError(f"{name}: expected a value for each of some steps, got {len(steps)} "

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from difflib import SequenceMatcher
-from functools import lru_cache
 from typing import NamedTuple
 
 from PIL import Image
@@ -20,7 +19,7 @@ SIDE = 240                      # pixels along each of the three pictures
 STEPS = 12
 SEEDS = 50                      # on the slider
 TOLD = 120                      # letters of a change that are told
-MANY = 300                      # words, of which no word-by-word difference is computed
+MANY = 300                      # words of a prompt that are compared; no model reads as many
 
 
 class Change(NamedTuple):
@@ -30,12 +29,9 @@ class Change(NamedTuple):
     after: str
 
 
-@lru_cache(maxsize=8)
 def word_changes(first: str, second: str) -> tuple[Change, ...]:
-    """What turns one prompt into the other, word by word; long ones are compared as a whole."""
-    a, b = first.split(), second.split()
-    if max(len(a), len(b)) > MANY:
-        return () if a == b else (Change(" ".join(a), " ".join(b)),)
+    """What turns one prompt into the other, word by word."""
+    a, b = first.split()[:MANY], second.split()[:MANY]
     return tuple(Change(" ".join(a[i:j]), " ".join(b[k:m])) for kind, i, j, k, m in
                  SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if kind != "equal")
 
@@ -48,7 +44,8 @@ def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = Non
     def frames(at: Values) -> Generator[Frame, None, None]:
         asked = (at["first"], at["second"])
         run = sd.steps(asked, guidance_scale=at["guidance"], seed=[at["seed"]] * 2, steps=STEPS)
-        yield from painting(sd, run, lambda pictures, step: view(asked, pictures, step))
+        changes = told(word_changes(*asked))
+        yield from painting(sd, run, lambda pictures, step: view(changes, pictures, step))
 
     board = {"first": knobs.words("First prompt", first),
              "second": knobs.words("Second prompt", second),
@@ -60,14 +57,14 @@ def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = Non
                     about="two prompts from one seed, and their difference")
 
 
-def view(asked: tuple[str, str], pictures: list[Image.Image], step: SampleStep) -> View:
+def view(changes: str, pictures: list[Image.Image], step: SampleStep) -> View:
     """Both pictures and the size of their difference, from black to white."""
     difference = moved(*pictures)
     shown = [(pictures[0], "first"), (pictures[1], "second"),
              (Image.fromarray(difference.astype("uint8")).convert("RGB"), "difference")]
     apart = float((step.x0[0] - step.x0[1]).square().mean().sqrt())
     return View(sheet((SIDE, shown)), "\n".join([
-        told(word_changes(*asked)), f"Step {step.index + 1} of {step.total}: "
+        changes, f"Step {step.index + 1} of {step.total}: "
         f"{(difference > MOVED).mean():.0%} of the pixels differ by more than {MOVED} levels; x0 "
         f"differs by {apart:.2f} (latents, root mean square)."]))
 

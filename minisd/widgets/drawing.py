@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -11,17 +10,16 @@ import ipywidgets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from minisd.figures.style import COLOURS, FAINT, INK, PAPER, printable, typeface
+from minisd.figures.style import FAINT, INK, PAPER, printable, typeface, wrapped
 from minisd.observe.pictures import few_colours
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 LABEL, GAP = 15, 8              # pixels: the size of a label's letters, and between two pictures
 LABEL_HIGH = LABEL + 7
 LIVE = 1                        # effort for pictures that are soon replaced
-# Of a still: its width, its margin, the column of knobs beside a picture, letters, and a line.
-STILL, MARGIN, BESIDE, LETTERS, LINE = 960, 20, 330, 16, 23
-TRACK, KNOB = 130, 6            # pixels: the length of a slider's track, and half of its handle
+STILL, MARGIN, LETTERS, LINE = 960, 20, 16, 23      # pixels, of a still: width, letters, a line
 SMALLEST = 320                  # pixels along a picture of a still, which is enlarged to it
+LONGEST = 4000                  # letters above or below the picture of a still
 MOVED = 32                      # grey levels from which on a pixel counts as changed
 
 
@@ -100,62 +98,20 @@ def mimebundle(view: ipywidgets.Widget | None, picture: Image.Image, description
 
 # On paper
 
-@dataclass(frozen=True)
-class Knob:
-    """A knob as it is drawn: what it is called, where it stands, and how far along its track."""
-
-    name: str
-    value: str
-    share: float | None = None                  # from 0 to 1; None: it has no track
-
-
-def still(picture: Image.Image | None, knobs: Sequence[Knob], text: str) -> Image.Image:
-    """A widget on paper: its knobs, the picture beside or below them, and lines of text."""
-    shown = picture or Image.new("RGB", (1, 1), PAPER)
-    wide = shown.width > STILL - BESIDE - 3 * MARGIN
-    room = STILL - 2 * MARGIN if wide else BESIDE
-    scale = (STILL - 2 * MARGIN) / shown.width
-    scale = min(1.0, scale) if wide else max(1.0, SMALLEST / shown.width)
+def still(picture: Image.Image | None, knobs: str, text: str) -> Image.Image:
+    """A widget on paper: lines about its knobs, the picture, and lines of text."""
+    shown, room = picture or Image.new("RGB", (1, 1), PAPER), STILL - 2 * MARGIN
+    scale = min(max(1.0, SMALLEST / shown.width), room / shown.width)
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
-    lines = [line for knob in knobs for line in _lines(knob, room)]
-    below = [line for part in text.split("\n") for line in wrapped(part, STILL - 2 * MARGIN)]
-    top = 1.5 * MARGIN + LINE * len(lines) if wide else MARGIN
-    left = MARGIN if wide else BESIDE + 2 * MARGIN
-    foot = max(top + size[1], MARGIN + LINE * len(lines)) + 0.5 * MARGIN
-    paper = Image.new("RGB", (STILL, round(foot + LINE * len(below) + MARGIN)), PAPER)
+    above, below = (wrapped(lines, 0.9 * room / 72, LETTERS, LONGEST).split("\n")
+                    for lines in (knobs, text))
+    top = MARGIN + LINE * len(above)
+    foot = top + size[1] + MARGIN // 2
+    paper = Image.new("RGB", (STILL, foot + LINE * len(below) + MARGIN), PAPER)
     pen = ImageDraw.Draw(paper)
-    for i, (name, value, share) in enumerate(lines):
-        y = MARGIN + LINE * i
-        pen.text((MARGIN, y), name, INK, typeface(name, LETTERS))
-        x = MARGIN + 150
-        if share is not None:
-            pen.line((x, y + 10, x + TRACK, y + 10), FAINT, 4)
-            pen.line((x, y + 10, x + share * TRACK, y + 10), COLOURS["time"], 4)
-            at = x + share * TRACK
-            pen.ellipse((at - KNOB, y + 10 - KNOB, at + KNOB, y + 10 + KNOB), PAPER,
-                        COLOURS["time"], 2)
-            x += TRACK + 16
-        pen.text((x, y), value, INK, typeface(value, LETTERS))
-    if picture is not None:
-        paper.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS),
-                    (left, round(top)))
-    for i, line in enumerate(below):
-        pen.text((MARGIN, foot + LINE * i), line, INK, typeface(line, LETTERS))
+    for lines, y in ((above, MARGIN // 2), (below, foot)):
+        for i, line in enumerate(lines):
+            pen.text((MARGIN, y + LINE * i), line, INK, typeface(line, LETTERS))
+    paper.paste(shown.convert("RGB").resize(size, Image.Resampling.LANCZOS), (MARGIN, top))
     pen.rectangle((0, 0, paper.width - 1, paper.height - 1), outline=FAINT)
     return paper
-
-
-def _lines(knob: Knob, room: int) -> list[tuple[str, str, float | None]]:
-    """A long value takes several lines."""
-    values = wrapped(knob.value, room - 150)
-    return [(printable(knob.name, 20), values[0], knob.share), *(("", v, None) for v in values[1:])]
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Printable lines between whose words breaks were put, so that none is wider than `width`."""
-    lines = [""]
-    for word in printable(text, 400).split():
-        longer = f"{lines[-1]} {word}".strip()
-        fits = typeface(longer, LETTERS).getlength(longer) <= width
-        lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
-    return lines

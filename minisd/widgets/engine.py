@@ -13,8 +13,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from queue import SimpleQueue
 from typing import Any
@@ -51,8 +52,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
         self.leaving = False
 
     def post(self, call: Callable[[], None]) -> None:
@@ -127,9 +128,8 @@ class Engine:
         self.error: BaseException | None = None     # what the status line tells, whole
         self.seconds: float | None = None           # that the last finished run took
         self._lock = threading.RLock()              # a trait's observer may submit again
-        self._generation = 0                        # of the latest request; older ones are stale
-        self._waiting: Hashable | None = None       # asked for, not yet taken by the worker
-        self._latest: Hashable | None = None        # waiting or running
+        self._latest: Hashable | None = None        # the request that is waiting or under way
+        self._ticket = 0                            # its number; runs with an older one are stale
         self._idle = threading.Event()
         self._idle.set()
         self._closed = False
@@ -143,11 +143,10 @@ class Engine:
         with self._lock:
             if self._closed or request == self._latest:
                 return
-            self.error = None
-            self._generation += 1
+            self._ticket += 1
+            self._latest, self.error = request, None
             if (frame := self.memory.find(("shown", request))) is not None:
-                self._latest = self._waiting = None
-                self._idle.set()
+                self._end()
                 self.memory.keep(("shown", request), frame)
                 try:
                     self._present(request, frame)
@@ -155,23 +154,22 @@ class Engine:
                 except Exception as error:
                     self._fail(error)
                 return
-            self._latest = self._waiting = request
             self._idle.clear()
             self.say(note)
-        WORKER.post(self._run_waiting)
+            WORKER.post(partial(self._run, request, self._ticket))
 
     def cancel(self, note: str = "Stopped.") -> None:
         """End what is under way at its next frame."""
         with self._lock:
             if self._latest is not None:
-                self._forget_latest()
+                self._end()
                 self.say(note)
 
     def close(self) -> None:
         """No work from now on; what is under way ends at its next frame."""
         with self._lock:
             self._closed, self.memory = True, Memory()
-            self._forget_latest()
+            self._end()
 
     def follow(self, view: ipywidgets.Widget) -> None:
         """Close with this widget: nobody would see the work."""
@@ -187,9 +185,10 @@ class Engine:
         self.status.value = (f'<div role="status" style="line-height: 1.4{colour}">'
                              f'{escape(text, quote=False)}</div>')
 
-    def _forget_latest(self) -> None:
-        self._generation += 1
-        self._latest = self._waiting = None
+    def _end(self) -> None:
+        """Nothing is under way any more: what runs is stale."""
+        self._ticket += 1
+        self._latest = None
         self._idle.set()
 
     def _present(self, request: Hashable, frame: Frame) -> None:
@@ -210,55 +209,44 @@ class Engine:
 
     # On the worker thread
 
-    def _run_waiting(self) -> None:
-        with self._lock:
-            request, generation = self._waiting, self._generation
-            self._waiting = None
-        if request is None:                 # a later call has taken it, or it was cancelled
-            return
+    def _run(self, request: Hashable, ticket: int) -> None:
         try:
-            self._consume(request, generation)
+            if ticket == self._ticket:
+                self._consume(request, ticket)
         except BaseException as error:      # SystemExit in the work ends no thread
             with self._lock:
-                if generation == self._generation:
+                if ticket == self._ticket:
                     self._fail(error)
         finally:
             with self._lock:
-                if generation == self._generation:
-                    self._latest = None
-                    self._idle.set()
+                if ticket == self._ticket:
+                    self._end()
 
-    def _consume(self, request: Hashable, generation: int) -> None:
+    def _consume(self, request: Hashable, ticket: int) -> None:
+        """Show the frames of a run; a stale one ends at once, or with the preview that it owes.
+
+        While a slider is dragged, every run is overtaken at once; one that the next waits for
+        still owes its first preview, or nothing would be seen to move.
+        """
         began, frame, shown = time.perf_counter(), None, False
-        with heard() as warnings:
-            frames = self.work(request)
-            try:
-                for frame in frames:
-                    with self._lock:
-                        if self._wanted(generation, shown):
-                            stale = generation != self._generation
-                            self._present(request, replace(frame, note="") if stale else frame)
-                            shown = shown or frame.value is not None
-                        if not self._wanted(generation, shown):
-                            return
-            finally:
-                frames.close()
+        with heard() as warnings, closing(self.work(request)) as frames:
+            for frame in frames:
+                with self._lock:
+                    stale = ticket != self._ticket
+                    owing = stale and not shown and self._latest is not None
+                    if WORKER.leaving or (stale and not owing):
+                        return
+                    self._present(request, replace(frame, note="") if stale else frame)
+                    shown = shown or frame.value is not None
+                    if stale and shown:
+                        return
         with self._lock:
-            if frame is not None and generation == self._generation:
+            if frame is not None and ticket == self._ticket:
                 self.seconds = time.perf_counter() - began
                 notes = [f"Note: {warning}." for warning in dict.fromkeys(warnings)]
                 said = " ".join([frame.note or f"Done in {self.seconds:.1f} s.", *notes])
                 self.say(said)
                 self.memory.keep(("shown", request), replace(frame, note=said))
-
-    def _wanted(self, generation: int, shown: bool) -> bool:
-        """Whether a run goes on: the latest one does.
-
-        While a slider is dragged, every run is overtaken at once; one that the next waits for
-        still owes its first preview, or nothing would be seen to move.
-        """
-        owed = not shown and self._waiting is not None
-        return not WORKER.leaving and (generation == self._generation or owed)
 
 
 @contextmanager
@@ -297,7 +285,7 @@ class Recorded:
         while len(self.steps) <= index:
             try:
                 with heard() as notes:
-                    self._run = self._start() if self._run is None else self._run
+                    self._run = self._run or self._start()
                     self.steps.append(self._advance(self._run))
             except BaseException:
                 self._run = None

@@ -12,7 +12,7 @@ same picture stands beside its knobs; under MINISD_GRADING=1 only that is shown.
 
 import os
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -24,7 +24,7 @@ from torch import nn
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets.cells import Area, clickable
-from minisd.widgets.drawing import Knob, mimebundle, picture_html, still
+from minisd.widgets.drawing import mimebundle, picture_html, still
 from minisd.widgets.engine import Engine, Frame, Memory
 
 FIRST_VIEW = 60.0               # seconds a cell waits for it, to have something to show on paper
@@ -138,22 +138,11 @@ class Explorer:
         """The live widget, and a still of it for pages without a kernel."""
         if self.live.value:
             self.engine.wait(self.patience)
-        at = self.seen_at or self.values
-        text = f"{self.seen.text}\n{FOOTER}" if self.seen and self.seen.text else FOOTER
-        picture = still(self.seen.picture if self.seen else None,
-                        [drawn(self.knobs[key], key, value) for key, value in at.items()], text)
+        knobs = "\n".join(f"{self.knobs[key].description or key}: {value}"
+                          for key, value in (self.seen_at or self.values).items())
+        text = f"{self.seen.text}\n{FOOTER}" if self.seen else FOOTER
+        picture = still(self.seen.picture if self.seen else None, knobs, text)
         return mimebundle(None if self.inert else self.view, picture, repr(self))
-
-
-def drawn(knob: Any, key: str, value: Hashable) -> Knob:
-    """A knob for paper; it stands somewhere along a track where it has two ends."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    share = None
-    if isinstance(knob, ipywidgets.SelectionSlider):
-        share = [one for _, one in knob.options].index(value) / max(1, len(knob.options) - 1)
-    elif hasattr(knob, "readout"):
-        share = (value - knob.min) / max(knob.max - knob.min, 1e-9)
-    return Knob(knob.description or key, text, share)
 
 
 def described(values: Values) -> str:

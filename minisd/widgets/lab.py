@@ -1,9 +1,10 @@
 """The guidance lab: one seed at many guidance scales, what the prompt changes, and what it costs.
 
 Classifier-free guidance (Ho & Salimans 2022): eps = eps_uncond + g (eps_cond - eps_uncond). A strip
-of pictures fills in while one looks; below each stand toyworld's judge's verdict and how often
-pictures of that scale came out right when it was measured. Below the strip: the reference at g = 1,
-the picture in hand, the prompt's impact at one step, and the sum at one of its cells in digits.
+of pictures fills in while one looks; below each stand how often pictures of that scale came out
+right when it was measured, and the verdict of toyworld's judge on this one. Below the strip: the
+reference at g = 1, the picture in hand, the prompt's impact at one step, and the sum at one of its
+cells in digits.
 """
 
 import json
@@ -19,7 +20,7 @@ from torch import Tensor
 from minisd.checkpoints.places import WEIGHTS
 from minisd.diffusion import guide
 from minisd.figures.pixels import signed
-from minisd.figures.style import COLOURS, ERROR, FAINT, INK, PAPER, typeface
+from minisd.figures.style import COLOURS, ERROR, INK, PAPER, typeface
 from minisd.observe.preview import preview
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
@@ -28,13 +29,13 @@ from minisd.widgets.cells import Area
 from minisd.widgets.drawing import GAP, LABEL_HIGH, place, sheet
 from minisd.widgets.engine import Frame, Memory, Recorded
 from minisd.widgets.examples import examples
-from minisd.widgets.explorer import Explorer, Request, Values, View, small
+from minisd.widgets.explorer import Explorer, Values, View, small
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0)
 STEPS, SEEDS = 12, 50
 WIDE, SIDE = 840, 274                           # pixels: the strip, and each picture below it
-THUMB, CURVE, HEAD, LINE = 100, 100, 24, 17     # of the strip: picture, curve, label, verdict
-HIGH = HEAD + THUMB + 4 * LINE + CURVE
+THUMB, LINE = 100, 17                           # of the strip: a picture, a line of text
+HIGH = THUMB + 7 * LINE
 KEPT, PATIENCE = 6, 10.0                        # strips; seconds that the cell waits for the first
 
 Said = tuple[str, str]                          # what the judge reads, and its verdict
@@ -46,7 +47,7 @@ def guidance_lab(sd: StableDiffusion, *, scales: Sequence[float] = SCALES) -> "G
 
 
 class GuidanceLab(Explorer):
-    """The widget; `history` goes back to what was seen before."""
+    """The widget."""
 
     def __init__(self, sd: StableDiffusion, scales: tuple[float, ...]) -> None:
         example, live = examples(sd.config.name), small(sd.unet)
@@ -64,8 +65,6 @@ class GuidanceLab(Explorer):
             "channel": knobs.slider("Channel", 0, 0, sd.config.unet.latent_channels - 1),
             "row": knobs.slider("Row", cells // 2, 0, cells - 1),
             "column": knobs.slider("Column", cells // 2, 0, cells - 1)}
-        self.history = knobs.choice("Go back to", [("now", None)])
-        self.history.observe(self._go_back, "value")
         below = HIGH + GAP + LABEL_HIGH
         areas = [Area(0, 0, WIDE, HIGH, 1, len(scales), lambda _, i: self._turn(scale=scales[i])),
                  Area(2 * (SIDE + GAP), below, SIDE, SIDE, cells, cells,
@@ -74,22 +73,10 @@ class GuidanceLab(Explorer):
                          areas=areas, memory=Memory(sd), live=live, patience=PATIENCE,
                          about="a strip of guidance scales; the reference at 1, the picture in "
                                "hand, and what the prompt changes")
-        self.buttons.children = (*self.buttons.children, self.history)
 
     def _turn(self, **values: Any) -> None:
         for name, value in values.items():
             self.knobs[name].value = value
-
-    def _go_back(self, change: Any) -> None:
-        self._turn(**dict(change.new or ()))
-
-    def _show(self, request: Request, frame: Frame) -> None:
-        super()._show(request, frame)
-        seen = request[:3]                                  # prompt, seed, scale
-        if frame.done == frame.total and all(seen != one for _, one in self.history.options):
-            at = dict(seen)
-            label = f"guidance {at['scale']:g}, seed {at['seed']}, {at['prompt'][:40]}"
-            self.history.options = (*self.history.options, (label, seen))
 
     # On the worker thread
 
@@ -138,39 +125,23 @@ class GuidanceLab(Explorer):
 
     def _strip(self, pictures: dict[float, Image.Image | None], said: dict[float, Said],
                chosen: float) -> Image.Image:
-        """A column for each scale: picture, verdict, and its point on the measured curve."""
-        paper = Image.new("RGB", (WIDE, HIGH), PAPER)
-        pen, wide = ImageDraw.Draw(paper), WIDE / len(pictures)
-        thumb, points = min(THUMB, int(wide) - 4), list[tuple[float, float]]()
-
-        def write(x: float, y: float, text: str, colour: str = INK, anchor: str = "ma") -> None:
-            pen.text((x, y), text, colour, typeface(text, 14), anchor=anchor)
-
-        def height(share: float) -> float:
-            return HIGH - 6 - share * (CURVE - 16)
-
-        if self.measured:
-            write(4, HIGH - 24, "measured: right, of 100 prompts", anchor="la")
-            for share in (0.0, 0.5, 1.0):
-                pen.line((0, height(share), WIDE, height(share)), FAINT)
+        """A column for each scale: picture, measured share, verdict."""
+        paper, wide = Image.new("RGB", (WIDE, HIGH), PAPER), WIDE / len(pictures)
+        pen, thumb = ImageDraw.Draw(paper), min(THUMB, int(wide) - 4)
         for i, (g, picture) in enumerate(pictures.items()):
-            x, (_, verdict) = (i + 0.5) * wide, said.get(g, ("", ""))
+            middle, (_, verdict) = (i + 0.5) * wide, said.get(g, ("", ""))
             if g == chosen:
                 pen.rectangle((i * wide + 1, 0, (i + 1) * wide - 1, HIGH - 1), outline=INK, width=2)
-            write(x, 4, f"g = {g:g}")
             if picture is not None:
-                place(paper, picture, round(x - thumb / 2), HEAD, thumb)
-            for k, word in enumerate(verdict.replace(":", "").replace(",", "").split()):
-                write(x, HEAD + THUMB + 4 + LINE * k, word,
-                      COLOURS["picture"] if verdict == "right" else ERROR)
-            if g in self.measured:
-                share, low, high = (height(value) for value in self.measured[g])
-                pen.line((x, low, x, high), COLOURS["text"], 2)
-                pen.line([*(points[-1:] or [(x, share)]), (x, share)], COLOURS["text"], 3)
-                points.append((x, share))
-                r, kind = (7, "time") if g == chosen else (4, "text")
-                pen.ellipse((x - r, share - r, x + r, share + r), COLOURS[kind])
-                write(x + 10, share + 6, f"{100 * self.measured[g][0]:.0f}", anchor="la")
+                place(paper, picture, round(middle - thumb / 2), LINE + 6, thumb)
+            share = f"measured {self.measured[g]:.0%}" if g in self.measured else ""
+            words = verdict.replace(":", "").replace(",", "").split()
+            lines = [(4, f"g = {g:g}", INK), (THUMB + LINE + 8, share, COLOURS["text"]), *(
+                (THUMB + LINE * (k + 2) + 8, word,
+                 COLOURS["picture"] if verdict == "right" else ERROR)
+                for k, word in enumerate(words))]
+            for y, text, colour in lines:
+                pen.text((middle, y), text, colour, typeface(text, 14), anchor="ma")
         return paper
 
 
@@ -192,8 +163,8 @@ def the_sum(step: SampleStep, at: Values) -> tuple[Image.Image, str]:
         f"impact is {share:.1%} as large as eps_uncond.")
 
 
-def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, tuple[float, float, float]]]:
-    """The judge's verdict, and guidance scale -> measured share of right prompts and its interval.
+def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, float]]:
+    """The judge's verdict, and guidance scale -> measured share of right prompts.
 
     Other models have neither; nor has toyworld what is not at hand.
     """
@@ -207,5 +178,4 @@ def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, tuple[float, f
             rows = section.get("curves", {}).get("ddim", section["rows"])
         except (OSError, ValueError, KeyError):
             pass
-    return judge, {row["guidance"]: tuple(row["all"][key] for key in ("share", "low", "high"))
-                   for row in rows}
+    return judge, {row["guidance"]: row["all"]["share"] for row in rows}

@@ -1,20 +1,19 @@
 """The noise slider: x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise, at any timestep.
 
-The sum above in maps of the latents; below it what the decoder makes of x_t, the same mixture of
-pixels, and where on the schedule t stands. One seed is one noise, which only grows with t.
+The sum above in maps of the latents; below it what the decoder makes of x_t, and the same mixture
+of pixels. One seed is one noise, which only grows with t.
 """
 
 import math
 from collections.abc import Generator
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from minisd import images
 from minisd.diffusion import Schedule, add_noise
 from minisd.figures.pixels import array, mosaic, signed
-from minisd.figures.style import COLOURS, INK, PAPER
 from minisd.observe.preview import preview
 from minisd.observe.reading import to_tensor
 from minisd.pipeline import StableDiffusion
@@ -41,11 +40,10 @@ def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
         mixed = add_noise(pixels, torch.randn(pixels.shape, generator=g), sd.schedule.at(at["t"]))
         above = [(channels(signal * latents[0]), f"{signal:.3f} x_0"),
                  (channels(sigma * noise[0]), f"+ {sigma:.3f} noise"), (channels(x_t[0]), "= x_t")]
-        below = [(images.to_pil(mixed)[0], "the same t in pixels"),
-                 (schedule_picture(sd.schedule, at["t"]), "picture falls, noise grows")]
-        for done, shown in enumerate((lambda: (preview(sd, x_t)[0], "x_t, a preview"),
-                                      lambda: (sd.decode(x_t)[0], "x_t, decoded")), start=1):
-            yield Frame(done, 2, View(sheet((SIDE, above), (SIDE, [shown(), *below])),
+        for done, name in ((1, "a preview"), (2, "decoded")):
+            shown = preview(sd, x_t) if done == 1 else sd.decode(x_t)
+            below = [(shown[0], f"x_t, {name}"), (images.to_pil(mixed)[0], "the same t in pixels")]
+            yield Frame(done, 2, View(sheet((SIDE, above), (SIDE, below)),
                                       in_digits(sd.schedule, at["t"])))
 
     board = {"t": knobs.slider("Timestep t", last // 3, 0, last, live=live),
@@ -72,18 +70,3 @@ def in_digits(schedule: Schedule, t: int) -> str:
 def channels(latents: Tensor) -> Image.Image:
     """All channels (c, h, w) as signed maps on one scale, in as many rows as columns."""
     return signed(torch.from_numpy(mosaic(array(latents))).nan_to_num(), LIMIT)
-
-
-def schedule_picture(schedule: Schedule, t: int) -> Image.Image:
-    """Both factors over the timesteps, and a line at t; drawn large, for the sheet to shrink."""
-    side, last = 2 * SIDE, len(schedule) - 1
-    paper = Image.new("RGB", (side, side), PAPER)
-    pen = ImageDraw.Draw(paper)
-    for values, kind in ((schedule.alpha_bar.sqrt(), "picture"),
-                         ((1 - schedule.alpha_bar).sqrt(), "noise")):
-        pen.line([(i / last * (side - 1), (1 - value) * (side - 8) + 4)
-                  for i, value in enumerate(values.tolist())], fill=COLOURS[kind], width=8)
-    at = t / last * (side - 1)
-    pen.line([(at, 0), (at, side)], fill=COLOURS["time"], width=6)
-    pen.rectangle((0, 0, side - 1, side - 1), outline=INK, width=2)
-    return paper

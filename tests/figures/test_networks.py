@@ -71,6 +71,9 @@ def test_the_autoencoder_has_every_size_on_its_way(config: VAEConfig, side: int,
 def test_the_path_lights_its_stations(tmp_path: Path) -> None:
     dark, lit = (ink(figures.path_map(*here), tmp_path) for here in ((), ("UNet", "VAE")))
     assert dark < lit
+    shown = figures.path_map("UNet")._repr_png_()[1]["alt"], figures.path_map(*STATIONS)
+    assert (shown[0], title(shown[1])) == ("From a prompt to a picture; this page: UNet",
+                                           "From a prompt to a picture")
     with pytest.raises(ValueError, match="no station 'unet' on the map: expected prompt"):
         figures.path_map("unet")
     assert {kind for *_, kind, _ in STATIONS.values()} == {"text", "noise", "time", "latent",

@@ -1,5 +1,6 @@
 """Runs as ways on a plane: the lines are the projected states, the title compares seeds."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,7 @@ def test_ways_begin_in_the_noise_and_end_in_the_result(traces) -> None:
 
 @pytest.mark.parametrize("done", [None, 3])
 def test_trajectory_maps_draw_every_run_on_both_planes(traces, tmp_path: Path, done) -> None:
-    groups = {run: run.split(",")[0] for run in traces}
-    figure = figures.trajectory_maps(traces, done, alike=groups)
+    figure = figures.trajectory_maps(traces, done)
     for part, axes in enumerate(figure.axes[:2]):
         states = {run: ways(trace)[part].flatten(1) for run, trace in traces.items()}
         plane = principal_plane(torch.cat(list(states.values())))
@@ -39,20 +39,16 @@ def test_trajectory_maps_draw_every_run_on_both_planes(traces, tmp_path: Path, d
             np.testing.assert_allclose(np.stack(line.get_data()).T, plane.project(state), atol=1e-4)
         assert f"holds {100 * plane.shares.sum():.0f} % of the variance" in axes.get_title("left")
         assert len(axes.artists) == len(traces)         # a picture where each run is now
-        colours = [line.get_color() for line in whole]
-        assert colours[0] == colours[1] != colours[2]   # one for each seed
-        assert whole[0].get_linestyle() == whole[2].get_linestyle() != whole[1].get_linestyle()
+        assert len({line.get_color() for line in whole}) == len(traces)
     assert 0.01 < ink(figure, tmp_path) < 0.7
 
 
-def test_the_title_compares_groups_and_not_runs_within_them(traces) -> None:
+def test_the_title_compares_the_runs(traces) -> None:
     both = [ways(trace) for trace in traces.values()]
-    pairs = [(a, b) for a in (0, 1) for b in (2, 3)]
     noise, first, result = (
-        np.mean([(both[a][part][end] - both[b][part][end]).square().mean().sqrt()
-                 for a, b in pairs]) for part, end in ((0, 0), (1, 0), (0, -1)))
-    groups = {run: run.split(",")[0] for run in traces}
-    assert title(figures.trajectory_maps(traces, alike=groups)) == (
+        np.mean([(a[part][end] - b[part][end]).square().mean().sqrt()
+                 for a, b in combinations(both, 2)]) for part, end in ((0, 0), (1, 0), (0, -1)))
+    assert title(figures.trajectory_maps(traces)) == (
         f"Between two runs the noise differs by {noise:.2f}, the first prediction x0 by "
         f"{first:.2f}, the result by {result:.2f}")
-    assert parting([(0, both[0]), (0, both[1])]).startswith("One beginning")
+    assert parting(both[:1]).startswith("One run")

@@ -84,7 +84,8 @@ def test_stations_are_numbered_and_carry_their_shapes(tmp_path: Path) -> None:
         ["1", "prompt"], ["2", "ids"], ["3", "context"], ["4", "latents"], ["5", "picture"], []]
     assert [cell.get_xlabel() for cell in axes] == ["", "1 x 30", "1 x 30 x 7", "1 x 4 x 6 x 5",
                                                     "8 x 8", ""]
-    assert axes[1].texts[0].get_text().split() == [*map(str, range(24)), "...", "30", "in", "all"]
+    assert " ".join(axes[1].texts[0].get_text().split()) == (
+        ", ".join(map(str, range(15))) + ", ... 30 in all")
     assert axes[3].images[0].get_array().shape == (13, 11)
     assert axes[3].title.get_color() == COLOURS["latent"] and ink(figure, tmp_path) > 0.1
 

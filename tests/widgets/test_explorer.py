@@ -16,13 +16,7 @@ from minisd.config import V1
 from minisd.observe.trace import Trace
 from minisd.widgets import knobs
 from minisd.widgets.cells import Area
-from minisd.widgets.drawing import (
-    VIEW,
-    Knob,
-    mimebundle,
-    picture_html,
-    still,
-)
+from minisd.widgets.drawing import VIEW, mimebundle, picture_html, still
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, View, small
 
@@ -139,16 +133,15 @@ def test_on_paper_there_are_knobs_picture_and_text() -> None:
     assert VIEW in data and data["text/plain"] == metadata["image/png"]["alt"] == repr(widget)
     assert repr(widget) == "try out: x 5, word a"
     paper = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-    colours = {colour for _, colour in paper.getcolors(1 << 20)}
-    assert (5, 0, 0) in colours and (0xD0, 0x5B, 0x13) in colours       # picture, slider
+    assert (5, 0, 0) in {colour for _, colour in paper.getcolors(1 << 20)}
 
 
 @pytest.mark.parametrize("text", ["", "word " * 500, "x" * 3000, "日本語 $\\frac$ \ud83c\0", "é"])
 def test_a_still_takes_any_text_and_picture_and_stays_a_page(text: str) -> None:
     for picture in (None, RED, Image.new("RGB", (2000, 40)), Image.new("RGB", (40, 300))):
-        paper = still(picture, [Knob("Prompt", text), Knob(text, "3", 0.5)], f"{text}\nfoot")
+        paper = still(picture, f"Prompt: {text}\nX: 3", f"{text}\nfoot")
         assert paper.width == 960 and 80 < paper.height < 4000
-    tall, low = (still(RED, [Knob("a", "b")] * n, "").height for n in (40, 1))
+    tall, low = (still(RED, "a: b\n" * n, "").height for n in (40, 1))
     assert tall > low
 
 

@@ -133,12 +133,3 @@ def test_x_t_is_the_sum_of_picture_and_noise(slider, toy) -> None:
     turn(slider, seed=str(2 ** 40))
     slider.knobs["seed"].value = "-1"
     assert "a seed is a whole number" in status(slider)
-
-
-def test_the_marked_timestep_moves_along_the_curves(toy) -> None:
-    marks = []
-    for t in (0, 500, 999):
-        drawn = np.asarray(noise.schedule_picture(toy.schedule, t)).astype(int)
-        is_mark = np.abs(drawn - (0xD0, 0x5B, 0x13)).sum(2) < 30
-        marks.append(np.flatnonzero(is_mark.mean(0) > 0.5).mean() / drawn.shape[1])
-    assert marks == pytest.approx([0, 0.5, 1], abs=0.02)
