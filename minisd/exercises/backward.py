@@ -25,7 +25,7 @@ check_snapshot_marks = Check(
         "Float dust: 0.29 * 100 is 28.999999999999996. Add a little, 1e-9, before you round.":
             lambda n, r: sorted({*marks(n, r, dust=0), n}),
         "An end is missing: 0 is the starting noise, and 100 % belongs to the list for any ratio.":
-            (marks, lambda n, r: snapshot_marks(n, r)[:-1], lambda n, r: snapshot_marks(n, r)[1:])},
+            (marks, lambda n, r: snapshot_marks(n, r)[1:])},
     hints=("multiply shares of the run by the number of steps.",
            "0, ratio, 2 ratio, ... times steps, rounded down; and steps itself at the end."),
     solution="""\
@@ -38,8 +38,7 @@ check_pca = Check(
     view=abs,                   # axes may point either way
     mistakes={
         "The points are not centred: subtract points.mean(0) before the svd, and for the map too.":
-            (lambda p: p @ axes(p), lambda p: (p - p.mean(0)) @ axes(p),
-             lambda p: p @ axes(p - p.mean(0))),
+            lambda p: p @ axes(p),
         "U alone has lost the distances: multiply it by S, or project the points on the axes.":
             lambda p: torch.linalg.svd(p - p.mean(0), full_matrices=False)[0][:, :2]},
     hints=("the axes belong to the cloud: where is its middle?",

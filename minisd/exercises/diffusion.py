@@ -18,16 +18,13 @@ def network(x_t: Tensor, t: Tensor) -> Tensor:
     return x_t.sin() * (1 + torch.as_tensor(t).view(-1, *[1] * (x_t.ndim - 1)) / 4)
 
 
-def loss(*, level: Answer = lambda bar, t: bar[t][:, None], target: Answer = lambda x0, n, x_t: n,
-         sees: Answer = lambda x0, x_t: x_t, noise: Answer = lambda noise: noise) -> Answer:
-    """The mean squared error, or one of another target, level, input or noise."""
-    def answer(net: Answer, x0: Tensor, n: Tensor, t: Tensor, bar: Tensor) -> Tensor:
-        a = torch.as_tensor(level(bar, t))
-        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise(n)
-        error: Tensor = net(sees(x0, x_t), t) - target(x0, n, x_t)
-        return error.square().mean()
-
-    return answer
+def loss(net: Answer, x0: Tensor, noise: Tensor, t: Tensor, level: Tensor, *, target: str = "noise",
+         sees: str = "x_t") -> Tensor:
+    """The mean squared error at the level of each row, or one of another target or input."""
+    x_t = level.sqrt() * x0 + (1 - level).sqrt() * noise
+    named = {"x0": x0, "x_t": x_t, "noise": noise}
+    error: Tensor = net(named[sees], t) - named[target]
+    return error.square().mean()
 
 
 check_add_noise = Check(
@@ -71,15 +68,16 @@ check_predict_x0 = Check(
 
 check_loss = Check(
     "my_loss(predict_noise, x0, noise, t, alpha_bar)", "returns one number for the whole batch",
-    right=loss(), praise="It is what the UNet is trained with, too.",
+    right=lambda net, x0, n, t, bar: loss(net, x0, n, t, bar[t][:, None]),
+    praise="It is what the UNet is trained with, too.",
     cases=[(network, drawn(11, 5, 2), drawn(12, 5, 2), torch.tensor([1, 3, 2, 0, 4]), ALPHA_BAR)],
     mistakes={
-        "You draw fresh noise: compare the prediction with the very noise that is in its x_t.":
-            (loss(noise=torch.randn_like), loss(target=lambda x0, n, x_t: torch.randn_like(n))),
-        "You forgot [t]: each point has a level of its own.": loss(level=lambda a, t: a[:, None]),
-        "You compare with x0 or x_t. This network predicts the noise.":
-            (loss(target=lambda x0, n, x_t: x0), loss(target=lambda x0, n, x_t: x_t)),
-        "The network saw the clean x0. It has to see x_t.": loss(sees=lambda x0, x_t: x0)},
+        "You forgot [t]: each point has a level of its own.":
+            lambda net, x0, n, t, bar: loss(net, x0, n, t, bar[:, None]),
+        "You compare with x0. This network predicts the noise.":
+            lambda net, x0, n, t, bar: loss(net, x0, n, t, bar[t][:, None], target="x0"),
+        "The network saw the clean x0. It has to see x_t.":
+            lambda net, x0, n, t, bar: loss(net, x0, n, t, bar[t][:, None], sees="x0")},
     hints=("noise each point to its own level, let the network predict, compare with the noise.",
            "alpha_bar[t] is (b,), and [:, None] makes a column of it; then a mean of squares."),
     solution="""\

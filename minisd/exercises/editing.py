@@ -13,7 +13,7 @@ check_steps_run = Check(
         "Float dust: 0.29 * 100 is 28.999999999999996. Add a little, 1e-9, before you round down.":
             lambda n, s: floor(n * s),
         "A part of a step is not run: round down, not up or to the nearest.":
-            (lambda n, s: ceil(n * s), lambda n, s: round(n * s), lambda n, s: n * s),
+            (lambda n, s: ceil(n * s), lambda n, s: round(n * s)),
         "Those are the steps that are left out.": lambda n, s: n - floor(n * s + 1e-9)},
     hints=("a share of the steps, in whole steps.",
            "steps * strength, rounded down. What does Python say to 0.29 * 100?"),

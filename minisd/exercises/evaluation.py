@@ -36,9 +36,9 @@ check_interval = Check(
     right=wilson_interval, cases=[(11, 12), (12, 12), (430, 500)],
     mistakes={
         "That is the normal approximation: it says that 12 of 12 leaves no doubt. Use Wilson's.":
-            (wald, lambda k, n: [min(1.0, bound) for bound in wald(k, n)]),
+            wald,
         "That z belongs to another certainty. For 95 % between two bounds it is 1.96.":
-            tuple(lambda k, n, z=z: wilson_interval(k, n, z) for z in (1.644854, 2.575829, 1.0))},
+            lambda k, n: wilson_interval(k, n, 1.644854)},
     hints=("name p and 1 + z**2 / n first; both bounds use them.",
            "(middle - half, middle + half), each of the two with a line of its own."),
     solution="""\

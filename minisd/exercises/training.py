@@ -52,14 +52,13 @@ check_info_nce = Check(
 
 check_noise_loss = Check(
     "my_noise_loss(net, x0, noise, t, alpha_bar)", "returns one number; alpha_bar is that at t",
-    right=loss(level=lambda a, t: a),
+    right=lambda net, x0, n, t, a: loss(net, x0, n, t, torch.tensor(a)),
     cases=[(network, drawn(27), drawn(28), 3, 0.6), (network, drawn(28), drawn(27), 7, 0.1)],
     mistakes={
-        "You draw fresh noise: compare the prediction with the very noise that is in its x_t.":
-            (loss(level=lambda a, t: a, noise=torch.randn_like),
-             loss(level=lambda a, t: a, target=lambda x0, n, x_t: torch.randn_like(n))),
         "You compare with x0. This network predicts the noise.":
-            loss(level=lambda a, t: a, target=lambda x0, n, x_t: x0)},
+            lambda net, x0, n, t, a: loss(net, x0, n, t, torch.tensor(a), target="x0"),
+        "The network saw the clean x0. It has to see x_t.":
+            lambda net, x0, n, t, a: loss(net, x0, n, t, torch.tensor(a), sees="x0")},
     hints=("make x_t, let the network predict, and compare with what was added.",
            "x_t jumps to the level alpha_bar; then a mean of squares of net(x_t, t) - noise."),
     solution="""\

@@ -16,8 +16,8 @@ def waves(timesteps: Tensor, dim: int, divisor: float) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def interleaved(timesteps: Tensor, dim: int, first: int) -> Tensor:
-    return timestep_embedding(timesteps, dim).unflatten(-1, (2, -1)).roll(first, 1).mT.flatten(1)
+def interleaved(halves: Tensor) -> Tensor:
+    return halves.unflatten(-1, (2, -1)).mT.flatten(1)
 
 
 def widths(channels: Sequence[int], layers: int) -> list[int]:
@@ -35,11 +35,11 @@ check_timestep_embedding = Check(
     cases=[(torch.tensor([0.0, 1.0, 5.0, 6.5]), 6), (torch.tensor([2.0, 3.0]), 8)],
     mistakes={
         "You interleave sines and cosines. Here the first half is all cosines, the second sines.":
-            (lambda t, dim: interleaved(t, dim, 0), lambda t, dim: interleaved(t, dim, 1)),
+            (lambda t, dim: interleaved(timestep_embedding(t, dim)),
+             lambda t, dim: interleaved(timestep_embedding(t, dim).roll(dim // 2, -1))),
         "Your sines come first.": lambda t, dim: timestep_embedding(t, dim).roll(dim // 2, -1),
         "Divide i by half: 1/10000 is never quite reached.":
-            (lambda t, dim: waves(t, dim, dim // 2 - 1), lambda t, dim: waves(t, dim, dim)),
-        "The exponent is negative.": lambda t, dim: waves(t, dim, -(dim // 2))},
+            lambda t, dim: waves(t, dim, dim // 2 - 1)},
     hints=("half of the dim numbers are cosines, the other half sines, of the same angles.",
            "angles (b, half) are timesteps, as a column, times frequencies from 1 to 1/10000."),
     solution="""\

@@ -19,7 +19,7 @@ check_psnr = Check(
     cases=[(PICTURE, 0.9 * PICTURE), (PICTURE, drawn(7, 3, 8, 12).clamp(-1, 1))],
     mistakes={
         "The peak is wrong. From -1 to 1 the range is 2 wide, and it counts squared: 2 ** 2.":
-            tuple(lambda a, b, peak=peak: decibels(a, b, peak) for peak in (1, 2, 255 ** 2)),
+            (lambda a, b: decibels(a, b, 1), lambda a, b: decibels(a, b, 255 ** 2)),
         "Square the differences.": lambda a, b: 10 * (4 / (a - b).abs().mean()).log10()},
     hints=("compare the mean of the squared differences with the square of the largest possible.",
            "10 * log10(peak ** 2 / mse), where peak is the width of the pictures' range."),

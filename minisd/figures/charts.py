@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from minisd.figures import style
@@ -20,7 +20,7 @@ from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, entit
 Line = tuple[Sequence[float], Sequence[float]]      # x and y
 MARKERS, STYLES, HATCHES = "osD^vP", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "\\\\")
 FEW = 30                        # points that have markers
-NEAR, ROOM = 100, 1.25          # spans below this have plain ticks; ticks may be so far outside
+NEAR = 100                      # spans below this have ticks between the powers of ten
 ACROSS = 3                      # panels in a row
 LABEL, HEAD = 60, 30            # letters of a bar's or a row's label, and of a column's
 CELL, UPRIGHT = 0.6, 2          # inches of a matrix's cell; letters of a label not to be slanted
@@ -52,9 +52,9 @@ def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: 
                       marker=MARKERS[i % len(MARKERS)] if len(x) <= FEW else "")
         axes.set(xlabel=xlabel, xscale="log" if "x" in log else "linear",
                  yscale="log" if "y" in log else "linear")
-        for letter, axis, part in (("x", axes.xaxis, 0), ("y", axes.yaxis, 1)):
+        for letter, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
             if letter in log:
-                written_out(axis, np.concatenate([np.asarray(c[part]) for c in curves.values()]))
+                written_out(axis)
     for axes in cells[::ACROSS]:
         axes.set_ylabel(ylabel)
     legend(figure, cells)
@@ -94,11 +94,17 @@ def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title:
 
 @house()
 def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Sequence[str] = (),
-           height: float = 3.8) -> Figure:
-    """Clouds (n, 2) by name in each panel, all on the same axes."""
+           paths: Mapping[str, Tensor] | None = None, height: float = 3.8) -> Figure:
+    """Clouds (n, 2) by name in each panel, all on the same axes.
+
+    paths: by panel, (steps, n, 2): the ways of points, behind the clouds.
+    """
     figure, cells = panelled(panels, title, height, share=True)
     names: dict[str, int] = {}
-    for axes, clouds in zip(cells, panels.values(), strict=True):
+    for axes, (head, clouds) in zip(cells, panels.items(), strict=True):
+        if paths and head in paths:
+            axes.plot(*array(paths[head]).transpose(2, 0, 1), color=COLOURS["time"], linewidth=1,
+                      alpha=0.6, zorder=1)
         for name, cloud in clouds.items():
             i = names.setdefault(name, len(names))
             axes.scatter(*array(cloud).T, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
@@ -180,13 +186,10 @@ def legend(figure: Figure, cells: Sequence[Axes]) -> None:
                       ncols=min(len(handles), max(1, 80 // max(map(len, handles)))))
 
 
-def written_out(axis: Axis, values: np.ndarray) -> None:
+def written_out(axis: Axis) -> None:
     """Ticks of a logarithmic axis at powers of ten, over short spans times 2 and 5 too."""
-    found = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(found.min()), float(found.max())) if len(found) else (1.0, 10.0)
-    times = (1, 2, 5) if high < NEAR * low else (1,)
-    nice = [m * 10.0 ** e for e in range(-12, 13) for m in times]
-    axis.set_ticks([value for value in nice if low / ROOM <= value <= high * ROOM])
+    short = axis.get_data_interval()[1] < NEAR * axis.get_minpos()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_ticks([], minor=True)
+    axis.set_minor_locator(NullLocator())
     axis.grid(True, alpha=2 * style.PALE)

@@ -134,15 +134,11 @@ def _box(axes: Axes, x: int, box: Box, letters: float) -> None:
 
 
 def _step(axes: Axes, x: int, before: Box, box: Box) -> None:
-    """From one block to the next: along the row, or from row to row."""
-    start, end = (x - 1 + BROAD / 2, -ROW * before.level), (x - BROAD / 2, -ROW * box.level)
-    if box.level > before.level:
-        corner = (x - 1, end[1])
-        start = (x - 1, start[1] - HIGH / 2)
-    else:
-        corner = (x, start[1])
-        end = end if box.level == before.level else (x, end[1] - HIGH / 2)
-    axes.plot(*zip(start, corner, end, strict=True), color=INK, linewidth=1.4, zorder=0)
+    """From one block to the next: along the row, or from row to row by the earlier one's edge."""
+    start, end = -ROW * before.level, -ROW * box.level
+    corner = x - 1 if end < start else x
+    axes.plot([x - 1, corner, corner, x], [start, start, end, end], color=INK, linewidth=1.4,
+              zorder=0)
 
 
 def _skip(axes: Axes, a: int, b: int, level: int, boxes: Sequence[Box]) -> None:

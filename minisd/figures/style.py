@@ -161,17 +161,9 @@ def printable(text: object, most: int = 80) -> str:
 
 
 def wrapped(text: str, inches: float, points: float, most: int = LONGEST) -> str:
-    """A printable text in even lines of at most that width; its own line breaks stay."""
+    """A printable text in lines of at most that width; its own line breaks stay."""
     letters = max(1, int(72 * inches / (EM * points)))
-    return "\n".join(_even(line, letters) for line in printable(text, most).split("\n"))
-
-
-def _even(line: str, letters: int) -> str:
-    """As few lines as that width allows, and none of them much shorter than the others."""
-    count, longest = len(textwrap.wrap(line, letters)), max(map(len, line.split()), default=1)
-    while letters > longest and len(textwrap.wrap(line, letters - 1)) == count:
-        letters -= 1
-    return textwrap.fill(line, letters)
+    return "\n".join(textwrap.fill(line, letters) for line in printable(text, most).split("\n"))
 
 
 def typeface(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minisd.figures import style
 from minisd.figures.pixels import array
-from minisd.figures.style import COLOURS, HEAD, WIDE, Figure, blank, entitle, house
+from minisd.figures.style import COLOURS, ERROR, HEAD, WIDE, Figure, blank, entitle, house
 from minisd.observe.tokens import readable
 from minisd.tokenizer import Encoded
 
@@ -27,21 +27,24 @@ def kinds(encoded: Encoded) -> list[str]:
 
 
 @house()
-def token_chips(prompts: Mapping[str, Encoded], title: str) -> Figure:
-    """Each prompt's tokens from start to end, with their ids; the keys are the rows' labels."""
+def token_chips(prompts: Mapping[str, Encoded], title: str, *, chosen: int = -1) -> Figure:
+    """Each prompt's tokens from start to end, with their ids; the keys are the rows' labels.
+
+    chosen: the place whose chips have a frame.
+    """
     names = [style.printable(name, LABEL) for name in prompts]
-    label, row = max(map(len, names)) * style.EM * HEAD / 72 + 0.3, -1
+    label, row = max(map(len, names)) * style.EM * HEAD / 72 + 0.3 * any(names), -1
     starts, chips = [], []                  # the row of each prompt; where each chip lies
     for one in prompts.values():
         x, row = label, row + 1
         starts.append(row)
-        every = zip(one.tokens, one.ids, kinds(one), strict=True)
-        for token, number, kind in islice(every, one.length):
+        every = enumerate(zip(one.tokens, one.ids, kinds(one), strict=True))
+        for place, (token, number, kind) in islice(every, one.length):
             text = readable(token, below=FONT_HAS)
             wide = MARGIN + LETTER * max(len(text), 0.8 * len(str(number)), 2)
             if x + wide > WIDE and x > label:
                 x, row = label, row + 1
-            chips.append((x, row, wide, text, number, kind))
+            chips.append((x, row, wide, text, number, kind, place == chosen))
             x += wide + GAP
     figure = blank(LINE * (row + 1) + 0.2 + 0.3 * style.title_lines(title))
     axes = figure.subplots()
@@ -49,10 +52,11 @@ def token_chips(prompts: Mapping[str, Encoded], title: str) -> Figure:
     axes.axis("off")
     for name, at in zip(names, starts, strict=True):
         style.embolden(axes.text(0, -LINE * (at + 0.5), name, va="center"))
-    for x, at, wide, text, number, kind in chips:
+    for x, at, wide, text, number, kind, framed in chips:
         y = -LINE * (at + 0.5)
         axes.add_patch(FancyBboxPatch((x, y - CHIP / 2), wide, CHIP, facecolor=KINDS[kind],
-                                      edgecolor="none", boxstyle="round,pad=0,rounding_size=0.1"))
+                                      edgecolor=ERROR if framed else "none", linewidth=4,
+                                      boxstyle="round,pad=0,rounding_size=0.1"))
         for up, words, size in ((0.12, text, HEAD), (-0.15, str(number), 10.5)):
             axes.text(x + wide / 2, y + up, words, ha="center", va="center", color="white",
                       fontsize=size)

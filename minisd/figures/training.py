@@ -1,6 +1,5 @@
 """What a training did: its losses over the steps."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from minisd.figures.charts import panelled, written_out
 from minisd.figures.style import COLOURS, PALE, Figure, house
+from minisd.toyworld.training.curves import read_metrics
 
 # What each network's training is about.
 SHOWS = {"clip": "text", "vae": "latent", "unet": "noise", "judge": "picture"}
@@ -17,14 +17,15 @@ SMOOTHING = 30                  # the running mean of a curve spans one of so ma
 
 def losses(csv_path: Path) -> Figure:
     """The loss of a training over its steps, raw and smoothed, from the CSV of `loop.Fit`."""
-    steps, loss = read_losses(csv_path)
-    if not len(steps):
+    metrics = read_metrics(csv_path)
+    if "loss" not in metrics:
         raise ValueError(f"{csv_path} has no losses yet: expected columns step and loss")
+    steps, loss = metrics["step"], metrics["loss"]
     smooth = running_mean(loss, max(1, len(loss) // SMOOTHING))
     verb = "falls" if smooth[-1] <= loss[0] else "rises"
     return training_curves({csv_path.stem: (steps.tolist(), loss.tolist())},
                            f"{csv_path.stem}: the loss {verb} from {loss[0]:.3g} to "
-                           f"{smooth[-1]:.3g} in {steps[-1]:,} steps")
+                           f"{smooth[-1]:.3g} in {steps[-1]:,.0f} steps")
 
 
 @house()
@@ -52,34 +53,10 @@ def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         if log:
-            written_out(axes.yaxis, np.asarray(values, float))
+            written_out(axes.yaxis)
     for axes in cells[::3]:
         axes.set_ylabel(what)
     return figure
-
-
-def read_losses(csv_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses, each (n,), as they count in the end.
-
-    A training that went back to an earlier checkpoint repeats steps: what follows replaces every
-    later row. Lines that a kill cut short are skipped.
-    """
-    kept: list[tuple[int, float]] = []
-    with csv_path.open(newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        if not {"step", "loss"} <= set(header):
-            return np.empty(0, int), np.empty(0)
-        at_step, at_loss = header.index("step"), header.index("loss")
-        for line in lines:
-            try:
-                step, loss = int(line[at_step]), float(line[at_loss])
-            except (ValueError, IndexError):
-                continue
-            while kept and kept[-1][0] >= step:
-                kept.pop()
-            kept.append((step, loss))
-    return np.array([step for step, _ in kept], int), np.array([loss for _, loss in kept])
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

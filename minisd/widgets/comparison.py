@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from minisd.figures.style import printable
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets import knobs
@@ -18,7 +17,6 @@ from minisd.widgets.explorer import Explorer, Values, View, painting, small
 SIDE = 240                      # pixels along each of the three pictures
 STEPS = 12
 SEEDS = 50                      # on the slider
-TOLD = 120                      # letters of a change that are told
 MANY = 300                      # words of a prompt that are compared; no model reads as many
 
 
@@ -44,8 +42,7 @@ def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = Non
     def frames(at: Values) -> Generator[Frame, None, None]:
         asked = (at["first"], at["second"])
         run = sd.steps(asked, guidance_scale=at["guidance"], seed=[at["seed"]] * 2, steps=STEPS)
-        changes = told(word_changes(*asked))
-        yield from painting(sd, run, lambda pictures, step: view(changes, pictures, step))
+        yield from painting(sd, run, view)
 
     board = {"first": knobs.words("First prompt", first),
              "second": knobs.words("Second prompt", second),
@@ -57,23 +54,13 @@ def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = Non
                     about="two prompts from one seed, and their difference")
 
 
-def view(changes: str, pictures: list[Image.Image], step: SampleStep) -> View:
+def view(pictures: list[Image.Image], step: SampleStep) -> View:
     """Both pictures and the size of their difference, from black to white."""
     difference = moved(*pictures)
     shown = [(pictures[0], "first"), (pictures[1], "second"),
              (Image.fromarray(difference.astype("uint8")).convert("RGB"), "difference")]
     apart = float((step.x0[0] - step.x0[1]).square().mean().sqrt())
-    return View(sheet((SIDE, shown)), "\n".join([
-        changes, f"Step {step.index + 1} of {step.total}: "
-        f"{(difference > MOVED).mean():.0%} of the pixels differ by more than {MOVED} levels; x0 "
-        f"differs by {apart:.2f} (latents, root mean square)."]))
-
-
-def told(changes: tuple[Change, ...]) -> str:
-    """The changes in one sentence."""
-    if not changes:
-        return "The prompts are the same, and so are the pictures."
-    pairs = [(printable(before, TOLD), printable(after, TOLD)) for before, after in changes[:6]]
-    return "; ".join(f"“{before}” becomes “{after}”" if before and after else
-                     f"“{after}” is added" if after else f"“{before}” is gone"
-                     for before, after in pairs)
+    return View(sheet((SIDE, shown)), (
+        f"Step {step.index + 1} of {step.total}: {(difference > MOVED).mean():.0%} of the pixels "
+        f"differ by more than {MOVED} levels; x0 differs by {apart:.2f} (latents, root mean "
+        f"square)."))

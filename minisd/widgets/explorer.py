@@ -27,7 +27,7 @@ from minisd.widgets.cells import Area, clickable
 from minisd.widgets.drawing import mimebundle, picture_html, still
 from minisd.widgets.engine import Engine, Frame, Memory
 
-FIRST_VIEW = 60.0               # seconds a cell waits for it, to have something to show on paper
+FIRST_VIEW = 30.0               # seconds a cell waits for it, to have something to show on paper
 WIDTH = 512                     # CSS pixels of the picture, unless a widget says otherwise
 FOOTER = "A still picture: run this cell, and the knobs can be moved."
 PAINTS_AT_ONCE = 20_000_000     # parameters of a network that works while one looks, without a GPU
@@ -52,8 +52,7 @@ class Explorer:
 
     def __init__(self, name: str, knobs: Mapping[str, ipywidgets.Widget], frames: Frames, *,
                  width: int = WIDTH, height: int = 0, areas: Sequence[Area] = (), about: str = "",
-                 memory: Memory | None = None, live: bool | None = None,
-                 patience: float = FIRST_VIEW) -> None:
+                 memory: Memory | None = None, live: bool | None = None) -> None:
         """name: for readers and screen readers; with dashes, the CSS class of the whole.
 
         knobs: any widgets that have a hashable `value`; each gets its name as a CSS class.
@@ -63,11 +62,9 @@ class Explorer:
         memory: of what is shown, and so of the model whose weights decide it.
         live: work at every change (True), or when Paint is pressed (False); the reader can switch.
             None: there is nothing to wait for, and so no buttons.
-        patience: seconds that a cell waits for the first view.
         """
         self.name, self.knobs, self.frames, self.width = name, dict(knobs), frames, width
-        self.about, self.patience = about or name, patience
-        self.memory = memory or Memory()
+        self.about, self.memory = about or name, memory or Memory()
         self.seen: View | None = None                   # the last one
         self.seen_at: dict[str, Any] = {}               # what `seen` was made of
         self.engine = Engine(lambda request: frames(dict(request)), self._show, self.memory)
@@ -137,7 +134,7 @@ class Explorer:
                           ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and a still of it for pages without a kernel."""
         if self.live.value:
-            self.engine.wait(self.patience)
+            self.engine.wait(FIRST_VIEW)
         knobs = "\n".join(f"{self.knobs[key].description or key}: {value}"
                           for key, value in (self.seen_at or self.values).items())
         text = f"{self.seen.text}\n{FOOTER}" if self.seen else FOOTER

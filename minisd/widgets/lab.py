@@ -36,7 +36,7 @@ STEPS, SEEDS = 12, 50
 WIDE, SIDE = 840, 274                           # pixels: the strip, and each picture below it
 THUMB, LINE = 100, 17                           # of the strip: a picture, a line of text
 HIGH = THUMB + 7 * LINE
-KEPT, PATIENCE = 6, 10.0                        # strips; seconds that the cell waits for the first
+KEPT = 6                                        # strips that are remembered
 
 Said = tuple[str, str]                          # what the judge reads, and its verdict
 
@@ -70,7 +70,7 @@ class GuidanceLab(Explorer):
                  Area(2 * (SIDE + GAP), below, SIDE, SIDE, cells, cells,
                       lambda row, column: self._turn(row=row, column=column))]
         super().__init__("guidance lab", board, self._frames, width=WIDE, height=below + SIDE,
-                         areas=areas, memory=Memory(sd), live=live, patience=PATIENCE,
+                         areas=areas, memory=Memory(sd), live=live,
                          about="a strip of guidance scales; the reference at 1, the picture in "
                                "hand, and what the prompt changes")
 

@@ -2,12 +2,11 @@
 came to be, from its bytes, merge by merge.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
-
-from minisd.figures.style import COLOURS, INK, PAPER, printable, typeface
+from minisd.figures.style import as_picture, printable
+from minisd.figures.text import FONT_HAS, token_chips
 from minisd.observe.tokens import readable, token_bytes
 from minisd.observe.words import Rung, ladder, merged_together
 from minisd.pipeline import StableDiffusion
@@ -17,8 +16,7 @@ from minisd.widgets.engine import Frame
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Request, Values, View
 
-FONT_HAS = 0x2000               # and below: what the typeface is sure to have
-WIDE, HIGH, GAP, LETTERS = 760, 30, 8, 17       # pixels, of the drawing and of its boxes
+WIDE = 760                      # CSS pixels of the picture
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class Chip:
     id: int
     places: int = 1             # more for padding
     ladder: tuple[Rung, ...] = ()       # of the word that it is part of; empty for start and end
-    within: int = 0             # which of the last rung's symbols it is
 
     @property
     def name(self) -> str:
@@ -57,10 +54,10 @@ class TokenExplorer(Explorer):
         self.ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
         chips = self.chips(prompt)                  # at first the one with the longest way
         longest = max(range(len(chips)), key=lambda i: len(chips[i].ladder))
-        self.token = knobs.buttons("Tokens", self._options(chips), longest)
+        self.token = knobs.buttons("Tokens", self._options(prompt), longest)
         super().__init__("token explorer", {"prompt": knobs.words("Prompt", prompt, live=True),
                                             "token": self.token}, self._frames, width=WIDE,
-                         about="the tokens of a prompt with their ids, and how one was merged")
+                         about="the tokens of a prompt with their ids")
 
     def chips(self, prompt: str) -> list[Chip]:
         """The prompt as the model sees it."""
@@ -68,33 +65,35 @@ class TokenExplorer(Explorer):
         chips: list[Chip] = []
         for word in merged_together(encoded.tokens[:encoded.length]):
             rungs = ladder(word, self.ranks)
-            chips += [Chip(len(chips) + i, token, encoded.ids[len(chips) + i], 1, rungs, i)
+            chips += [Chip(len(chips) + i, token, encoded.ids[len(chips) + i], 1, rungs)
                       for i, token in enumerate(word)]
         spare = len(encoded.ids) - encoded.length
         return chips + [Chip(len(chips), END, self.tokenizer.end_id, spare)] * bool(spare)
 
-    def _options(self, chips: Sequence[Chip]) -> list[tuple[str, int]]:
-        return [(chip.name, i) for i, chip in enumerate(chips)]
+    def _options(self, prompt: str) -> list[tuple[str, int]]:
+        return [(chip.name, i) for i, chip in enumerate(self.chips(prompt))]
 
     def _frames(self, at: Values) -> Generator[Frame, None, None]:
         prompt, chips = at["prompt"], self.chips(at["prompt"])
         chip = chips[min(at["token"] or 0, len(chips) - 1)]
         self.tokenizer(prompt)                      # which warns of what is dropped or was unseen
-        sizes = (counted(sum(bool(one.ladder) for one in chips), "token"),
-                 counted(len(prompt), "character"), counted(len(prompt.encode()), "byte"))
-        yield Frame(1, 1, View(drawing(chips, chip), described(chip, self.tokenizer.max_length)),
-                    f"{', '.join(sizes)}.")
+        sizes = ", ".join((counted(sum(bool(one.ladder) for one in chips), "token"),
+                           counted(len(prompt), "character"),
+                           counted(len(prompt.encode()), "byte")))
+        picture = as_picture(token_chips({"": self.tokenizer.encode(prompt)}, sizes,
+                                         chosen=chip.place))
+        yield Frame(1, 1, View(picture, described(chip, self.tokenizer.max_length)), f"{sizes}.")
 
     def _show(self, request: Request, frame: Frame) -> None:
         super()._show(request, frame)
-        at, options = dict(request), self._options(self.chips(dict(request)["prompt"]))
+        at, options = dict(request), self._options(dict(request)["prompt"])
         if tuple(options) != tuple(self.token.options):
             self.token.options = options            # whose value is then the first
             self.token.value = min(at["token"] or 0, len(options) - 1)
 
 
 def described(chip: Chip, places: int) -> str:
-    """A token in words."""
+    """A token in words, and below them the rungs that lead to it."""
     if chip.places > 1:
         return (f"Places {chip.place} to {places - 1}: padding. The end token, id {chip.id:,}, "
                 f"again and again.")
@@ -103,46 +102,10 @@ def described(chip: Chip, places: int) -> str:
         return f"{what}. A control token: it stands for no letter."
     letters = token_bytes(chip.token)
     born = next((rung.merge for rung in chip.ladder if chip.token in rung.symbols), None)
-    return (f"{what}{'' if born is None else f' = {chip.id - born} + merge {born:,}'}. "
-            f"{counted(len(letters), 'byte')}: {letters.hex(' ')}.")
+    rungs = [f"{rung.name}: {'  '.join(map(readable, rung.symbols))}" for rung in chip.ladder]
+    return "\n".join([f"{what}{'' if born is None else f' = {chip.id - born} + merge {born:,}'}. "
+                      f"{counted(len(letters), 'byte')}: {letters.hex(' ')}.", *rungs])
 
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def drawing(chips: Sequence[Chip], chosen: Chip) -> Image.Image:
-    """The tokens with their ids, and below them the rungs of the chosen one."""
-    boxes: list[tuple[int, int, str, bool]] = []            # x, y, text, filled
-
-    def line(texts: Sequence[tuple[str, bool]], left: int, top: int) -> int:
-        """Boxes side by side, in as many lines as they need; returns where the next begins."""
-        x = left
-        for text, filled in texts:
-            if x + wide(text) > WIDE and x > left:
-                x, top = left, top + HIGH + GAP
-            boxes.append((x, top, text, filled))
-            x += wide(text) + GAP
-        return top + HIGH + GAP
-
-    y = line([(f"{chip.name}  {chip.id}", chip is chosen) for chip in chips], 0, 0) + 2 * GAP
-    starts = []
-    for rung in chosen.ladder:
-        starts.append((rung.name, y))
-        y = line([(printable(readable(symbol, below=FONT_HAS)),
-                   rung is chosen.ladder[-1] and at == chosen.within)
-                  for at, symbol in enumerate(rung.symbols)], 110, y)
-    sheet = Image.new("RGB", (WIDE + 1, y), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for x, top, text, filled in boxes:
-        pen.rounded_rectangle((x, top, x + wide(text), top + HIGH), 5,
-                              COLOURS["text"] if filled else PAPER, COLOURS["text"])
-        pen.text((x + GAP, top + 5), text, PAPER if filled else INK, typeface(text, LETTERS))
-    for name, top in starts:
-        pen.text((0, top + 4), name, INK, typeface(name, LETTERS))
-    return sheet
-
-
-def wide(text: str) -> int:
-    """Pixels of a box around a text."""
-    return round(typeface(text, LETTERS).getlength(text)) + 2 * GAP

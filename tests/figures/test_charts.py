@@ -1,5 +1,6 @@
 """Lines, bars, points, matrices: what is drawn are the numbers that were given."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ def test_logarithmic_lines_have_plain_ticks(tmp_path: Path) -> None:
     ink(figure, tmp_path)
     axes = figure.axes[0]
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10", "20", "50"]
+    assert {"10", "20", "50"} <= {tick.get_text() for tick in axes.get_xticklabels()}
     long = figures.lines({"a": ([1, 10 ** 6], [1, 1])}, "t", log="x").axes[0]
-    assert list(long.get_xticks()) == [10 ** i for i in range(7)]
+    assert all(round(math.log10(tick), 6).is_integer() for tick in long.get_xticks())
 
 
 def test_panels_stand_three_in_a_row_and_share_a_legend() -> None:
@@ -53,12 +54,15 @@ def test_groups_of_bars_stand_side_by_side() -> None:
     assert beside[1].get_y() != beside[3].get_y() and beside[2].get_hatch()
 
 
-def test_clouds_share_their_axes(tmp_path: Path) -> None:
+def test_clouds_share_their_axes_and_paths_lie_behind(tmp_path: Path) -> None:
     clouds = [torch.randn(50, 2), 3 * torch.randn(50, 2)]
-    figure = figures.points({"narrow": {"data": clouds[0]}, "wide": {"data": clouds[1]}}, "Two")
+    paths = torch.stack([torch.randn(20, 2) + step for step in range(5)])
+    figure = figures.points({"narrow": {"data": clouds[0]}, "wide": {"data": clouds[1]}}, "Two",
+                            paths={"wide": paths})
     for axes, cloud in zip(figure.axes, clouds, strict=True):
         assert np.allclose(axes.collections[0].get_offsets(), cloud)
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    assert np.allclose(figure.axes[1].lines[3].get_xydata(), paths[:, 3])
     assert ink(figure, tmp_path) > 0.005
 
 

@@ -23,15 +23,6 @@ def csv_file(folder: Path, lines: str, name: str = "unet") -> Path:
     return path
 
 
-def test_losses_of_a_resumed_training_are_those_that_count(tmp_path: Path) -> None:
-    """Steps 3 and 4 were done twice, the second time otherwise; step 5 belongs to the first."""
-    path = csv_file(tmp_path, "step,loss,lr\n1,5,0\n2,4,0\n3,3,0\n4,2,0\n5,1,0\n3,30,0\n4,20,0\n")
-    steps, loss = training.read_losses(path)
-    assert steps.tolist() == [1, 2, 3, 4] and loss.tolist() == [5, 4, 30, 20]
-    path = csv_file(tmp_path, "step,lr,loss\n1,0,5\n2,0\n2,0,4\n\n3,0,")      # cut short by a kill
-    assert training.read_losses(path)[1].tolist() == [5, 4]
-
-
 @pytest.mark.parametrize("text", ["", "step,loss\n", "step,accuracy\n1,2\n"])
 def test_no_losses_no_figure(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="no losses yet"):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hands import counted, enlarged, ready, status, tile, turn
+from hands import counted, enlarged, ready, tile, turn
 
 from minisd.diffusion import guide
 from minisd.widgets import examples, guidance_explorer, guidance_lab, guided_pixel, lab

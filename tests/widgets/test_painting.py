@@ -1,7 +1,6 @@
 """Playground, comparison and editor: they paint what the pipeline paints, and say what changed."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image, ImageChops
 
 from minisd.widgets import editor, examples, playground, prompt_comparison, word_changes
 from minisd.widgets.comparison import STEPS as EACH
-from minisd.widgets.comparison import Change, told
+from minisd.widgets.comparison import Change
 from minisd.widgets.drawing import LABEL_HIGH
 from minisd.widgets.editor import BOX, CLICKED, SIDE, STEPS, WHOLE, in_text
 
@@ -86,27 +85,22 @@ def test_the_comparison_paints_both_prompts_from_one_seed(comparison, toy) -> No
     assert alike(tile(comparison, 0, LABEL_HIGH, 240), enlarged(pictures[0], 240))
     apart = float((runs[0][-1].x0 - runs[1][-1].x0).square().mean().sqrt())
     assert comparison.seen.text == (
-        f"“red” becomes “blue”\nStep {EACH} of {EACH}: {moved(*pictures).mean():.0%} of the pixels "
+        f"Step {EACH} of {EACH}: {moved(*pictures).mean():.0%} of the pixels "
         f"differ by more than 32 levels; x0 differs by {apart:.2f} (latents, root mean square).")
 
 
 def test_equal_prompts_and_unseen_words_are_said(comparison) -> None:
     text = turn(comparison, second=comparison.knobs["first"].value)
-    assert "The prompts are the same" in text and ": 0% of the pixels" in text
+    assert ": 0% of the pixels" in text
     turn(comparison, first="a red dragon", second="a blue dragon")
     assert status(comparison).count("never saw 'dragon'") == 1
 
 
-def test_changes_are_told_word_by_word() -> None:
+def test_prompts_are_compared_word_by_word() -> None:
     assert word_changes("a red car", "a blue car") == (Change("red", "blue"),)
     assert word_changes("a cat", "a cat in a hat") == (Change("", "in a hat"),)
-    assert told(word_changes("a cat in a hat", "a cat")) == "“in a hat” is gone"
-    assert told(word_changes("a cat", "a cat in a hat")) == "“in a hat” is added"
-    assert told(word_changes("red car sea", "blue car sky")) == (
-        "“red” becomes “blue”; “sea” becomes “sky”")
     assert word_changes("a b", "a  b") == ()
-    longest = told(word_changes(*("red car sea " * 1000 + end for end in ("x", "y"))))
-    assert len(longest) < 300               # word by word 3,000 of them took 21 s
+    word_changes(*("red car sea " * 1000 + end for end in ("x", "y")))      # that took 21 s
 
 
 # The editor
