@@ -178,59 +178,51 @@ def latents(config: Config, batch: int) -> Tensor:
 
 
 @torch.no_grad()
+def race(part: str, config: Config, dtype: torch.dtype, runs: int, *, book: bool = False) -> Row:
+    """One guided step of the UNet, or one picture decoded: by us, by the others, ratio, distance.
+
+    book: the others are the book's own classes, without minisd/speed/, in processor seconds: they
+        hardly depend on what else the machine does.
+    """
+    ours, theirs = peers.pair(part, config, dtype)
+    theirs = copy.deepcopy(ours) if book else theirs
+    ours, x = accelerate(ours), latents(config, 2).to(dtype)
+    if part == "unet":
+        context = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim).to(dtype)
+        works = [partial(net, x, torch.tensor([481.0, 481.0]), context) for net in (ours, theirs)]
+    else:
+        works = [partial(net.decode, x[:1]) for net in (ours, theirs)]
+    made, other = (work() for work in works)
+    other = other if book else other.sample
+    a, b, ratio = alternate(*works, runs, clock=time.process_time if book else time.perf_counter)
+    return [f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}", distance(made, other)]
+
+
 def unet(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
-    x, times = latents(config, 2), torch.tensor([481.0, 481.0])
-    context, flops = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim), unet_flops(config)
-    rows = []
-    for dtype in dtypes:
-        limit = flops / matrix_rate(dtype, "cpu", config.image_size * 8)
-        ours, theirs = peers.pair("unet", config, dtype)
-        ours = accelerate(ours)
-        inputs = x.to(dtype), times, context.to(dtype)
-        apart = distance(ours(*inputs), theirs(*inputs).sample)
-        a, b, ratio = alternate(partial(ours, *inputs), partial(theirs, *inputs), runs)
-        rows.append([name(dtype), f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}", f"{limit:.2f}", apart])
+    flops = unet_flops(config)
     table(f"One guided UNet step, {flops / 1e12:.3f} TFLOP",
-          ["dtype", "ours, s", "diffusers, s", "ratio", "one matrix product, s", "apart"], rows)
+          ["dtype", "ours, s", "diffusers, s", "ratio", "apart", "one matrix product, s"],
+          [[name(dtype), *race("unet", config, dtype, runs),
+            f"{flops / matrix_rate(dtype, 'cpu', config.image_size * 8):.2f}"] for dtype in dtypes])
 
 
-@torch.no_grad()
 def speed(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
-    """Processor seconds: they hardly depend on what else the machine does."""
-    x, times = latents(config, 2), torch.tensor([481.0, 481.0])
-    context, rows = torch.randn(2, CONTEXT_LENGTH, config.unet.context_dim), []
-    for dtype in dtypes:
-        for part in ("unet", "vae"):
-            book, _ = peers.pair(part, config, dtype)
-            fast = accelerate(copy.deepcopy(book))
-            inputs = ((x.to(dtype), times, context.to(dtype)) if part == "unet" else
-                      (x[:1].to(dtype),))
-            works = [partial(net if part == "unet" else net.decode, *inputs)
-                     for net in (fast, book)]
-            apart = distance(works[0](), works[1]())
-            a, b, ratio = alternate(*works, runs, clock=time.process_time)
-            rows.append([name(dtype), part, f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}", apart])
     table("With minisd/speed/ beside the book alone, seconds of all processors",
-          ["dtype", "part", "fast", "book", "ratio", "apart"], rows)
+          ["dtype", "part", "fast", "book", "ratio", "apart"],
+          [[name(dtype), part, *race(part, config, dtype, runs, book=True)]
+           for dtype in dtypes for part in ("unet", "vae")])
 
 
-@torch.no_grad()
 def vae(config: Config, dtypes: list[torch.dtype], runs: int) -> None:
     rows = []
     for dtype in dtypes:
-        z = latents(config, 1).to(dtype)
-        ours, theirs = peers.pair("vae", config, dtype)
-        ours = accelerate(ours)
-        apart = distance(ours.decode(z), theirs.decode(z).sample)
-        a, b, ratio = alternate(partial(ours.decode, z), partial(theirs.decode, z), runs)
-        del ours, theirs
+        row = [name(dtype), *race("vae", config, dtype, runs)]
         peaks = [alone("decode", side, name(dtype), str(torch.get_num_threads()), config.name)[2]
                  for side in ("ours", "diffusers")]
-        rows.append([name(dtype), f"{a:.2f}", f"{b:.2f}", f"{ratio:.3f}",
-                     *(f"{peak / GIB:.2f}" for peak in peaks), apart])
+        rows.append([*row, *(f"{peak / GIB:.2f}" for peak in peaks)])
     table(f"One picture of {config.image_size} x {config.image_size} decoded",
-          ["dtype", "ours, s", "diffusers, s", "ratio", "peak memory, GiB", "diffusers', GiB",
-           "apart"], rows)
+          ["dtype", "ours, s", "diffusers, s", "ratio", "apart", "peak memory, GiB",
+           "diffusers', GiB"], rows)
 
 
 def load_single_file(config: Config, dtypes: list[torch.dtype], runs: int, folder: Path) -> None:
@@ -325,12 +317,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     config = peers.SMALL if args.small else V1
     dtypes = [getattr(torch, dtype) for dtype in args.dtype]
-    if "unet" in args.what:
-        unet(config, dtypes, args.runs)
-    if "vae" in args.what:
-        vae(config, dtypes, args.runs)
-    if "speed" in args.what:
-        speed(config, dtypes, args.runs)
+    for question in (unet, vae, speed):
+        if question.__name__ in args.what:
+            question(config, dtypes, args.runs)
     if "load" in args.what:
         with tempfile.TemporaryDirectory() as temporary:
             load_single_file(config, dtypes, args.runs, args.folder or Path(temporary))
