@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from minisd.observe import pictures, reading
@@ -23,11 +22,6 @@ def test_grid_places_row_by_row_on_white() -> None:
 def test_grid_refuses_what_makes_none(sizes: list[tuple[int, int]], columns: int) -> None:
     with pytest.raises(ValueError, match="a grid takes pictures of one size"):
         pictures.grid([Image.new("RGB", size) for size in sizes], columns)
-
-
-def test_save_grid(tmp_path: Path) -> None:
-    pictures.save_grid(tmp_path / "new" / "sheet.png", torch.zeros(3, 3, 8, 8), 3)
-    assert Image.open(tmp_path / "new" / "sheet.png").size == (28, 8)
 
 
 def test_pixel_sha256_names_pixels_not_files(tmp_path: Path, picture: Image.Image) -> None:
