@@ -50,7 +50,7 @@ def euler(velocity: Velocity, noise: Tensor, steps: int) -> Iterator[Tensor]:
 
 
 def straightness(path: Tensor) -> Tensor:
-    """How far paths (steps + 1, b, ...) at equal times are from straight lines (Liu et al., eq. 6).
+    """How far paths (steps + 1, b, ...) at equal times are from straight lines (Liu et al. 2023).
 
     The mean over a path of |velocity - its mean velocity|^2, (b,); 0: one step is enough.
     """

@@ -4,12 +4,12 @@ Every data point y in N dimensions is a charge in N + D dimensions, at 0 in the 
 distance r from the data in these enters, and it plays the part of the noise level. The field at
 (x, r) is the mean of the directions away from the charges, weighted by
 
-    p_r(x | y)  proportional to  1 / (|x - y|^2 + r^2)^((N + D) / 2)                    (eq. 4)
+    p_r(x | y)  proportional to  1 / (|x - y|^2 + r^2)^((N + D) / 2)
 
 and paths along it lead to the data. D = 1 is the Poisson field of PFGM (Xu et al. 2022). With
-r = sigma sqrt(D) the kernel tends to the Gaussian of diffusion as D grows (theorem 4.1), so that
-every setting of diffusion carries over (section 4.2). Seen from statistics, x - y follows Student's
-t distribution with D degrees of freedom and scale sigma: heavy tails for small D, none at infinity.
+r = sigma sqrt(D) the kernel tends to the Gaussian of diffusion as D grows, so that every setting
+of diffusion carries over. Seen from statistics, x - y follows Student's t distribution with D
+degrees of freedom and scale sigma: heavy tails for small D, none at infinity.
 
 Dims: b samples, m data points, N numbers in each.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from minisd.beyond.denoising import Denoise, column
 
 AT_ONCE = 2 ** 22               # numbers of the differences between x and the data, 32 MB
-CLIP = (1e-3, 1 - 1e-3)         # of the Beta variable in training (appendix C)
+CLIP = (1e-3, 1 - 1e-3)         # of the Beta variable in training
 
 
 def exact_denoiser(x: Tensor, data: Tensor, sigma: float, D: float) -> Tensor:
@@ -82,7 +82,7 @@ def draw_radius(count: int, N: int, D: float, generator: torch.Generator, *,
                 clip: tuple[float, float] | None = None) -> Tensor:
     """|x - y| / sigma of `count` points of the kernel, (count,) float64.
 
-    R = r sqrt(b / (1 - b)), b ~ Beta(N / 2, D / 2) (eq. 7), where b / (1 - b) is a quotient of two
+    R = r sqrt(b / (1 - b)), b ~ Beta(N / 2, D / 2), where b / (1 - b) is a quotient of two
     chi-squared numbers, with N and with D degrees of freedom. Written so it loses no digits where b
     is near 1, and D = infinity, where the lower one over D is 1, needs no case of its own.
     clip: bounds of b, where D is finite; training clips to CLIP, sampling does not.

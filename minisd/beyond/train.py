@@ -1,0 +1,138 @@
+"""`python -m minisd.beyond.train flow|v|...|mdt`: every objective on toyworld's latents.
+
+One loop for all (`toyworld/training/loop.py`): the same scenes, captions, dropped captions,
+batches, optimiser and average; what differs is what the network predicts, at which noise levels,
+and for mdt which network it is. A killed training continues by the same command. The folder of a
+run holds `unet.pt`, with which `load` paints.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minisd.beyond.denoising import SCHEDULE, column
+from minisd.beyond.mdt import MDT, MDTConfig, draw_kept
+from minisd.beyond.painter import EMBEDDED, OBJECTIVES, Painter
+from minisd.beyond.pfgmpp import perturb
+from minisd.checkpoints.load import load as load_model
+from minisd.config import Config
+from minisd.pipeline import StableDiffusion
+from minisd.toyworld.training import cache, crops, loop
+from minisd.toyworld.training import unet as unet_training
+from minisd.toyworld.training.recipe import RECIPE, Part, Recipe
+from minisd.unet import UNet
+
+# Shorter than the recipe of the model that ships: eight networks have to share the time.
+COMPARISON = replace(
+    RECIPE, unet_small=Part(steps=400, batch=256, lr=1e-3, warmup=100, ema=0.998),
+    unet=Part(steps=3_000, batch=64, lr=1e-3, warmup=100, cooldown=1_500, ema=0.999))
+RUNS = {**{name: name for name in OBJECTIVES}, "mdt": "eps", "mdt-unmasked": "eps"}
+
+
+def network(name: str, config: Config) -> nn.Module:
+    """The untrained network of a run: toyworld's UNet, or a transformer."""
+    if not name.startswith("mdt"):
+        return UNet(config.unet)
+    side = config.image_size // config.vae.downscale
+    mdt = MDTConfig(side=side, context_dim=config.unet.context_dim,
+                    latent_channels=config.unet.latent_channels)
+    return MDT(mdt if name == "mdt" else replace(mdt, mask_ratio=(0.0, 0.0)))
+
+
+def painter(name: str, sd: StableDiffusion, net: nn.Module | None = None) -> Painter:
+    """A pipeline for a run, with the VAE, text encoder and tokenizer of a trained model.
+
+    net: the run's network; a new one where it is None. Raises ValueError for an unknown run.
+    """
+    if name not in RUNS:
+        raise ValueError(f"unknown run {name!r}: choose one of {', '.join(RUNS)}")
+    made = Painter(sd.config, sd.tokenizer, OBJECTIVES[RUNS[name]])
+    made.vae, made.text_encoder = sd.vae, sd.text_encoder
+    made.unet = network(name, sd.config) if net is None else net    # type: ignore[assignment]
+    return made.to(sd.device)
+
+
+class Stage(unet_training.Stage):
+    """One size of a run's training: `unet_small`, the close-ups, or `unet`, whole scenes."""
+
+    sd: Painter
+
+    def loss(self, g: torch.Generator) -> dict[str, Tensor]:
+        """The mean squared error of the network's answers on one micro-batch.
+
+        For a masked transformer, the sum of the error with all patches and with some hidden.
+        """
+        n, objective = self.part.batch, self.sd.objective
+        shown = [self.crops[i] for i in torch.randint(len(self.crops), (n,), generator=g).tolist()]
+        mean, std = crops.cut(self.posteriors, shown).float().unbind(1)     # n c h w
+        x0 = (mean + std * torch.randn(mean.shape, generator=g)) * self.sd.config.vae.scale_factor
+        sigma = (SCHEDULE.sigma()[self.timesteps(n, g)] if objective.levels is None else
+                 objective.levels(n, g)).double()
+        x = perturb(x0, sigma, objective.D, g)
+        c = objective.coefficients(sigma)
+        target, seen = c.target(x, x0), column(c.input, x) * x
+        ids = self.tokenizer(self.captions(shown, g))
+        seen, target, t, ids, *kept = map(
+            loop.shard, (seen, target, EMBEDDED * c.noise, ids, *self.kept(seen, g)))
+        with loop.autocast():
+            with torch.no_grad():
+                context = self.sd.text_encoder(ids)
+            errors = [(self.sd.unet(seen, t, context, *some) - target).square().mean()
+                      for some in ((), *((one,) for one in kept))]
+        logged = {"loss": torch.stack(errors).sum(), "mse": errors[0]}
+        return {**logged, "masked": errors[1]} if kept else logged
+
+    def kept(self, x: Tensor, g: torch.Generator) -> list[Tensor]:
+        """Which patches a masked transformer sees in its second pass; nothing for the others."""
+        net = self.sd.unet
+        if not isinstance(net, MDT) or not net.config.mask_ratio[1]:
+            return []
+        patches = x.shape[-2:].numel() // net.config.patch ** 2
+        return [draw_kept(len(x), patches, net.config.mask_ratio, g)]
+
+
+def fit(name: str, sd: StableDiffusion, posteriors: Tensor, folder: Path, *,
+        recipe: Recipe = COMPARISON, minutes: float | None = None) -> Painter:
+    """Train a run, or go on with it, for so many minutes a stage; the painter has the average.
+
+    sd: a trained model, whose VAE made `posteriors` (`cache.posteriors`).
+    """
+    torch.manual_seed(recipe.seed)
+    made = painter(name, sd)
+    average = loop.fit_stages(made.unet, unet_training.STAGES,
+                              lambda stage: Stage(stage, made, posteriors, recipe), recipe,
+                              folder / name, minutes=minutes, start=None)
+    return painter(name, sd, average).eval()
+
+
+def load(name: str, sd: StableDiffusion, folder: Path) -> Painter:
+    """A run that was trained in a folder; raises FileNotFoundError where it was not."""
+    made, path = painter(name, sd), folder / name / "unet.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: run `python -m minisd.beyond.train {name} "
+                                f"--folder {folder}`")
+    state = torch.load(path, map_location=sd.device, weights_only=True)
+    made.unet.load_state_dict(state["average"])
+    return made.eval()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m minisd.beyond.train", description=__doc__)
+    parser.add_argument("run", choices=[*RUNS])
+    parser.add_argument("--folder", type=Path, default=Path("runs/beyond"),
+                        help="checkpoints, logs, sample sheets (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="stop each of the two stages after so long")
+    args = parser.parse_args(argv)
+    loop.join_processes()
+    sd = load_model("toyworld", device=str(loop.device()), dtype="float32", fast=False)
+    posteriors = cache.posteriors(sd.vae, args.folder, COMPARISON.scenes, size=sd.config.image_size,
+                                  seed=COMPARISON.seed)
+    fit(args.run, sd, posteriors, args.folder, minutes=args.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Training and painting with every objective, at a size of seconds."""
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from tiny_training import RECIPE, words
+from torch import Tensor
+
+from minisd.beyond import train
+from minisd.beyond.denoising import Coefficients
+from minisd.beyond.mdt import MDT, MDTConfig, power_cosine
+from minisd.beyond.painter import EMBEDDED, OBJECTIVES, Painter
+from minisd.pipeline import StableDiffusion
+from minisd.toyworld.evaluation.bench import Bench, jobs
+from minisd.toyworld.evaluation.judge import Judge
+from minisd.toyworld.training import loop
+from minisd.toyworld.training.unet import STAGES
+
+PROMPTS = ["a red circle", "a blue star"]
+
+
+@pytest.fixture(scope="module")
+def sd() -> StableDiffusion:
+    """Untrained, for pictures of 64 pixels: latents of 8 cells, close-ups of 4."""
+    torch.manual_seed(0)
+    return StableDiffusion(replace(tiny_training.config(), image_size=64), words()).eval()
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures, and a transformer as tiny as the other networks."""
+    tiny_training.plain(monkeypatch.setattr)
+    monkeypatch.setattr(train, "MDTConfig", partial(
+        MDTConfig, width=24, heads=3, encoder_blocks=1, decoder_blocks=1))
+
+
+def posteriors() -> Tensor:
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(RECIPE.scenes, 2, 5, 8, 8, generator=g).abs().half()
+
+
+@pytest.mark.parametrize("name", ["pfgmpp-128", "mdt"])
+def test_a_training_that_is_interrupted_ends_with_the_same_weights(
+        sd: StableDiffusion, name: str, tmp_path: Path) -> None:
+    """To the bit, for both compute the same; a pause comes after the first step of each stage."""
+    whole = train.fit(name, sd, posteriors(), tmp_path / "whole", recipe=RECIPE)
+    for _ in range(RECIPE.unet_small.steps + RECIPE.unet.steps):
+        train.fit(name, sd, posteriors(), tmp_path / "parted", recipe=RECIPE, minutes=0)
+    expected, untrained, parted = (made.unet.state_dict() for made in (
+        whole, train.painter(name, sd), train.load(name, sd, tmp_path / "parted")))
+    assert all(parted[key].equal(value) for key, value in expected.items())
+    assert not all(untrained[key].equal(value) for key, value in expected.items())
+    header, *rows = (tmp_path / "whole" / name / "unet.csv").read_text().splitlines()
+    assert ("masked" in header) == (name == "mdt") and len(rows) == RECIPE.unet.steps
+
+
+@pytest.mark.parametrize("name", train.RUNS)
+def test_the_loss_of_a_network_that_says_nothing_is_the_targets_square(
+        sd: StableDiffusion, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each objective's network sees inputs of about unit variance, at its levels."""
+    made = train.painter(name, sd)
+    stage = train.Stage("unet", made, posteriors(), replace(RECIPE, unet=replace(
+        RECIPE.unet, batch=200)))
+    seen: list[tuple] = []
+
+    def forward(x: Tensor, t: Tensor, context: Tensor, *kept: Tensor) -> Tensor:
+        seen.append((x, t, kept))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(made.unet, "forward", forward)
+    monkeypatch.setattr(stage, "posteriors", torch.stack(
+        [torch.zeros(10, 5, 8, 8), torch.full((10, 5, 8, 8), 1 / 0.7)], 1))    # latents N(0, 1)
+    values = stage.loss(torch.Generator().manual_seed(0))
+    # of EDM, v and eps the target has variance 1; of the flow, noise - x0, it is 2
+    assert values["mse"] == pytest.approx(2 if name == "flow" else 1, rel=0.06)
+    passes = 2 if name == "mdt" else 1
+    assert float(values["loss"]) == pytest.approx(passes * float(values["mse"]))
+    assert len(seen) == 1 + (name == "mdt") and [len(k) for _, _, k in seen] == [0, 1][:len(seen)]
+    x, t, _ = seen[0]
+    assert x.var() == pytest.approx(0.55 if name == "flow" else 1, rel=0.1)
+    if name.startswith("pfgm") or name == "edm":        # ln sigma / 4, as EDM's network is told
+        levels = 4 * t / EMBEDDED
+        assert levels.mean() == pytest.approx(math.log(2) - 1.2, abs=0.3)
+        assert levels.std() == pytest.approx(1.2, abs=0.2)
+    else:
+        assert t.min() >= 0 and t.max() <= 1000
+
+
+@pytest.mark.parametrize("name", train.RUNS)
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_network_that_knows_the_answer_paints_it(sd: StableDiffusion, name: str, sampler: str
+                                                   ) -> None:
+    """The exact denoiser of one picture, in the answers of each objective."""
+    made = train.painter(name, sd)
+    known = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    now: list[Coefficients] = []
+
+    def coefficients(sigma: Tensor) -> Coefficients:
+        now[:] = [OBJECTIVES[train.RUNS[name]].coefficients(sigma)]
+        return now[0]
+
+    class Exact(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            c = now[0]
+            assert t.unique().tolist() == pytest.approx([EMBEDDED * float(c.noise)])
+            return c.target(x / float(c.input), known).float()
+
+    made.objective = replace(made.objective, coefficients=coefficients)
+    made.unet = Exact()
+    steps = list(made.steps(PROMPTS, steps=6, sampler=sampler, seed=5, guidance_scale=2.0))
+    assert [step.index for step in steps] == list(range(6)) and steps[0].x_t.shape == (2, 5, 8, 8)
+    assert steps[-1].evaluations == (6 if sampler == "euler" else 11)
+    error = float((steps[-1].x_prev - known).abs().max())
+    assert error < 1e-4 * float(known.abs().max())      # float32
+    for step in steps:
+        assert 0 <= step.t <= 999 and 0.5 < step.x_t.std() < 1.5        # variance-preserving
+    sizes = {picture.size for picture in made.text_to_image(PROMPTS, steps=2, seed=5)}
+    assert sizes == {(64, 64)}
+
+
+def test_a_pictures_seed_decides_it_alone(sd: StableDiffusion) -> None:
+    made = train.painter("pfgmpp-128", sd)
+    both = [step.x_t for step in made.steps(PROMPTS, steps=1, seed=[3, 8])][0]
+    alone = [step.x_t for step in made.steps(PROMPTS[:1], steps=1, seed=8)][0]
+    assert both[1].equal(alone[0]) and not both[0].equal(both[1])
+
+
+def test_guidance_may_change_on_the_way(sd: StableDiffusion) -> None:
+    made = train.painter("v", sd)
+    made.guidance = lambda progress: 3.0
+    settings = {"steps": 5, "seed": 1}
+    constant = [step.x_prev for step in made.steps(PROMPTS, **settings)][-1]
+    made.guidance = None
+    expected = [step.x_prev for step in made.steps(PROMPTS, guidance_scale=3.0, **settings)][-1]
+    torch.testing.assert_close(constant, expected)
+    asked: list[float] = []
+
+    def schedule(progress: float) -> float:
+        asked.append(progress)
+        return power_cosine(3.8, progress)
+
+    made.guidance = schedule
+    rising = [step.x_prev for step in made.steps(PROMPTS, **settings)][-1]
+    assert asked == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert not rising.allclose(expected)
+
+
+def test_what_it_cannot_do_is_refused(sd: StableDiffusion, tmp_path: Path) -> None:
+    made = train.painter("flow", sd)
+    for settings, message in (({"sampler": "plms"}, "paints with euler"), ({"eta": 0.5}, "eta 0"),
+                              ({"latents": torch.zeros(1, 5, 8, 8)}, "from noise alone")):
+        with pytest.raises(ValueError, match=message):
+            made.text_to_image("a red circle", steps=2, **settings)
+    with pytest.raises(ValueError, match="unknown run 'x'"):
+        train.painter("x", sd)
+    with pytest.raises(FileNotFoundError, match="minisd.beyond.train flow"):
+        train.load("flow", sd, tmp_path)
+
+
+def test_the_judge_measures_a_painter(sd: StableDiffusion, tmp_path: Path) -> None:
+    made = train.painter("mdt", sd).eval()
+    on = Bench(made, Judge().eval(), tmp_path, tmp_path, batch=2, steps=2)
+    rows = on.paint_and_judge(jobs("seen", 3), sampler="euler", guidance=2.0)
+    assert len(rows) == 3 and all(set(row) >= {"answers", "features"} for row in rows)
+
+
+def test_the_transformers_differ_by_the_interpolater_alone(sd: StableDiffusion) -> None:
+    masked, plain = (train.network(name, sd.config) for name in ("mdt", "mdt-unmasked"))
+    assert isinstance(masked, MDT) and isinstance(plain, MDT)
+    assert masked.config == replace(plain.config, mask_ratio=(0.3, 0.3))
+    assert set(OBJECTIVES) | {"mdt", "mdt-unmasked"} == set(train.RUNS) and loop.rank() == 0
+    assert STAGES == ("unet_small", "unet") and isinstance(train.painter("v", sd), Painter)
