@@ -9,7 +9,6 @@ pointing down as in pictures. Details stay wider than 3 pixels at 128: the pictu
 through an autoencoder that shrinks them eightfold.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -103,7 +102,7 @@ def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
             return scene
 
 
-def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+def pick(rng: np.random.Generator, options: tuple[Any, ...] | list[Any]) -> Any:
     """One of the options, all of them as likely."""
     return options[rng.integers(len(options))]
 
