@@ -15,10 +15,9 @@ from minisd.widgets.examples import Examples, examples
 from minisd.widgets.lab import guidance_lab
 from minisd.widgets.noise import noise_slider
 from minisd.widgets.playground import Playground, playground
-from minisd.widgets.scrubber import step_scrubber
+from minisd.widgets.replay import step_scrubber, trajectory_map
 from minisd.widgets.search import picture_search
 from minisd.widgets.tokens import token_explorer
-from minisd.widgets.trajectory import trajectory_map
 from minisd.widgets.vae import vae_explorer
 
 guidance_explorer = guided_pixel = guidance_lab         # their earlier names

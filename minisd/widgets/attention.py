@@ -48,7 +48,7 @@ def attention_explorer(sd: StableDiffusion, prompt: str = "", *, seed: int | Non
     prompt, seed: the model's own examples unless given. Raises what sd.steps raises for arguments
     that make no sense.
     """
-    example, live = examples(sd.config.name), small(sd.unet)
+    example = examples(sd.config.name)
     reader = Reader(sd, prompt or example.story_prompt, example.seed if seed is None else seed,
                     steps)
     word = example.story_word if example.story_word in reader.words else list(reader.words)[1]
@@ -57,12 +57,13 @@ def attention_explorer(sd: StableDiffusion, prompt: str = "", *, seed: int | Non
         "layer": knobs.choice("Layer", [EVERY, *reader.layers]),
         "head": knobs.choice("Head", [MEAN, *(f"head {i + 1}"
                                               for i in range(sd.config.unet.heads))]),
-        "step": knobs.slider("Step", -(-steps // 2), 1, steps, live=live),
+        "step": knobs.slider("Step", -(-steps // 2), 1, steps),
         "strength": ipywidgets.SelectionSlider(
             options=[(f"{factor:g}", factor) for factor in STRENGTHS], value=1.0,
             description="Its weight, times", continuous_update=False, **knobs.COMMON)}
     return Explorer("attention explorer", board, reader.frames, width=2 * SIDE + GAP,
-                    memory=Memory(sd), live=live, about=f"where “{reader.prompt}” is read")
+                    memory=Memory(sd), live=small(sd.unet),
+                    about=f"where “{reader.prompt}” is read")
 
 
 class Reader:

@@ -36,7 +36,7 @@ def word_changes(first: str, second: str) -> tuple[Change, ...]:
 
 def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = None) -> Explorer:
     """Two prompts, painted together from one seed, and where their pictures differ."""
-    example, live = examples(sd.config.name), small(sd.unet)
+    example = examples(sd.config.name)
     first, second = prompts or example.keyword_prompts
 
     def frames(at: Values) -> Generator[Frame, None, None]:
@@ -46,11 +46,10 @@ def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = Non
 
     board = {"first": knobs.words("First prompt", first),
              "second": knobs.words("Second prompt", second),
-             "seed": knobs.slider("Seed", min(example.seed, SEEDS), 0, SEEDS, live=live),
-             "guidance": knobs.slider("Guidance scale", sd.config.guidance_scale, -2.0, 20.0, 0.5,
-                                live=live)}
+             "seed": knobs.slider("Seed", min(example.seed, SEEDS), 0, SEEDS),
+             "guidance": knobs.slider("Guidance scale", sd.config.guidance_scale, -2.0, 20.0, 0.5)}
     return Explorer("prompt comparison", board, frames, width=3 * SIDE + 2 * GAP,
-                    memory=Memory(sd), live=live,
+                    memory=Memory(sd), live=small(sd.unet),
                     about="two prompts from one seed, and their difference")
 
 

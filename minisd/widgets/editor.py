@@ -25,38 +25,34 @@ WHOLE, BOX, CLICKED = "the whole picture", "a box", "clicked cells"
 DIMMED = 0.35                   # of the light of what a mask leaves alone
 
 
-def editor(sd: StableDiffusion, picture: Image.Image) -> "Editor":
+class Editor(Explorer):
     """Repaint a picture, or what a box or clicked cells hold, under a prompt: strength, seed.
 
-    picture: of any kind and size; it is cropped to a square of the model's own size.
+    picture: of any kind and size; it is cropped to a square of the model's own size. Box and cells
+    are those of the latents; knobs of what is not chosen hide.
     """
-    return Editor(sd, picture)
-
-
-class Editor(Explorer):
-    """The widget; box and cells are those of the latents. What is not chosen hides."""
 
     def __init__(self, sd: StableDiffusion, picture: Image.Image) -> None:
-        self.sd, example, live = sd, examples(sd.config.name), small(sd.unet)
+        self.sd, example = sd, examples(sd.config.name)
         self.factor, side = sd.config.vae.downscale, sd.config.image_size
         self.original, = images.to_pil(to_tensor(picture, size=(side, side)))
         self.cells = cells = side // self.factor
         self.hidden = {
-            BOX: {"left": knobs.slider("Left", cells // 4, 0, cells - 1, live=live),
-                  "top": knobs.slider("Top", 0, 0, cells - 1, live=live),
-                  "wide": knobs.slider("Width", cells // 2, 1, cells, live=live),
-                  "high": knobs.slider("Height", cells // 2, 1, cells, live=live)},
+            BOX: {"left": knobs.slider("Left", cells // 4, 0, cells - 1),
+                  "top": knobs.slider("Top", 0, 0, cells - 1),
+                  "wide": knobs.slider("Width", cells // 2, 1, cells),
+                  "high": knobs.slider("Height", cells // 2, 1, cells)},
             CLICKED: {"cells": knobs.words("Cells", "")}}
         self.hidden[CLICKED]["cells"].placeholder = "click the original, or type: row,column ..."
         board = {
             "prompt": knobs.words("Prompt", example.repainted_prompt),
             "repaint": knobs.buttons("Repaint", [WHOLE, BOX, CLICKED], BOX),
-            "strength": knobs.slider("Strength", 1.0, 0.0, 1.0, 0.05, live=live),
-            "seed": knobs.slider("Seed", min(example.seed, 50), 0, 50, live=live),
+            "strength": knobs.slider("Strength", 1.0, 0.0, 1.0, 0.05),
+            "seed": knobs.slider("Seed", min(example.seed, 50), 0, 50),
             **self.hidden[BOX], **self.hidden[CLICKED]}
         board["repaint"].observe(lambda _: self._hide(), "value")
         super().__init__("editor", board, self._frames, width=2 * SIDE + GAP,
-                         height=LABEL_HIGH + SIDE, memory=Memory(sd), live=live,
+                         height=LABEL_HIGH + SIDE, memory=Memory(sd), live=small(sd.unet),
                          areas=[Area(0, LABEL_HIGH, SIDE, SIDE, cells, cells, self._click)],
                          about="the original with the mask, and the repainted picture")
         self._hide()
@@ -131,3 +127,6 @@ class Editor(Explorer):
 def in_text(text: str) -> set[tuple[int, int]]:
     """Cells as they are typed: "0,1 2,3" -> {(0, 1), (2, 3)}."""
     return {(int(row), int(column)) for row, column in re.findall(r"(\d+) *, *(\d+)", text)}
+
+
+editor = Editor

@@ -27,7 +27,7 @@ from minisd.widgets.cells import Area, clickable
 from minisd.widgets.drawing import mimebundle, picture_html, still
 from minisd.widgets.engine import Engine, Frame, Memory
 
-FIRST_VIEW = 30.0               # seconds a cell waits for it, to have something to show on paper
+FIRST_VIEW = 60.0               # seconds a cell waits for it, to have something to show on paper
 WIDTH = 512                     # CSS pixels of the picture, unless a widget says otherwise
 FOOTER = "A still picture: run this cell, and the knobs can be moved."
 PAINTS_AT_ONCE = 20_000_000     # parameters of a network that works while one looks, without a GPU
@@ -79,6 +79,8 @@ class Explorer:
         self.inert = os.environ.get(GRADING, "0") not in ("", "0")
         for key, knob in self.knobs.items():
             knob.add_class(f"minisd-{key.replace('_', '-')}")
+            if live is False and hasattr(knob, "readout"):
+                knob.continuous_update = False      # a slider that is heard when it is let go
             if not self.inert:
                 knob.observe(lambda _: self.changed(), "value")
         self.paint.on_click(lambda _: self.refresh())

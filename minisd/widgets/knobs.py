@@ -10,13 +10,13 @@ from minisd.settings import check
 COMMON: dict[str, Any] = {"style": {"description_width": "10em"}, "layout": {"width": "auto"}}
 
 
-def slider(name: str, value: float, low: float, high: float, step: float = 1, *,
-           live: bool = True) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
-    """live: it answers while it is dragged, not only when it is let go. Integers stay integers."""
+def slider(name: str, value: float, low: float, high: float, step: float = 1
+           ) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
+    """Integers stay integers."""
     whole = all(isinstance(number, int) for number in (value, low, high, step))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(value, min=low, max=high, step=step, description=name, continuous_update=live,
-                **COMMON, **({} if whole else {"readout_format": ".2f" if step < 0.1 else ".1f"}))
+    return kind(value, min=low, max=high, step=step, description=name, **COMMON,
+                **({} if whole else {"readout_format": ".2f" if step < 0.1 else ".1f"}))
 
 
 def words(name: str, value: str, *, live: bool = False) -> ipywidgets.Text:

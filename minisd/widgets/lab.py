@@ -41,23 +41,18 @@ KEPT = 6                                        # strips that are remembered
 Said = tuple[str, str]                          # what the judge reads, and its verdict
 
 
-def guidance_lab(sd: StableDiffusion, *, scales: Sequence[float] = SCALES) -> "GuidanceLab":
-    """A strip of guidance scales for one seed; turn the knobs, or click a scale and a cell."""
-    return GuidanceLab(sd, tuple(sorted({1.0, *scales})))
-
-
 class GuidanceLab(Explorer):
-    """The widget."""
+    """A strip of guidance scales for one seed; turn the knobs, or click a scale and a cell."""
 
-    def __init__(self, sd: StableDiffusion, scales: tuple[float, ...]) -> None:
-        example, live = examples(sd.config.name), small(sd.unet)
+    def __init__(self, sd: StableDiffusion, *, scales: Sequence[float] = SCALES) -> None:
+        example, scales = examples(sd.config.name), tuple(sorted({1.0, *scales}))
         self.sd, self.scales, self.strips = sd, scales, Memory(sd, KEPT)
         self.judge, self.measured = about_toyworld(sd)
         cells = sd.config.image_size // sd.config.vae.downscale
         own = min(scales, key=lambda g: abs(g - sd.config.guidance_scale))
         board = {
             "prompt": knobs.words("Prompt", example.prompt),
-            "seed": knobs.slider("Seed", min(example.seed, SEEDS), 0, SEEDS, live=live),
+            "seed": knobs.slider("Seed", min(example.seed, SEEDS), 0, SEEDS),
             "scale": ipywidgets.SelectionSlider(
                 options=[(f"{g:g}", g) for g in scales], value=own, description="Guidance scale",
                 **knobs.COMMON),
@@ -70,7 +65,7 @@ class GuidanceLab(Explorer):
                  Area(2 * (SIDE + GAP), below, SIDE, SIDE, cells, cells,
                       lambda row, column: self._turn(row=row, column=column))]
         super().__init__("guidance lab", board, self._frames, width=WIDE, height=below + SIDE,
-                         areas=areas, memory=Memory(sd), live=live,
+                         areas=areas, memory=Memory(sd), live=small(sd.unet),
                          about="a strip of guidance scales; the reference at 1, the picture in "
                                "hand, and what the prompt changes")
 
@@ -179,3 +174,6 @@ def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, float]]:
         except (OSError, ValueError, KeyError):
             pass
     return judge, {row["guidance"]: row["all"]["share"] for row in rows}
+
+
+guidance_lab = GuidanceLab

@@ -28,7 +28,7 @@ LIMIT = 3.0                     # standard deviations at which the maps are dark
 
 def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
     """A slider over the timesteps at which `picture`, cropped to sd's size, turns into noise."""
-    side, last, live = sd.config.image_size, len(sd.schedule) - 1, small(sd.vae)
+    side, last = sd.config.image_size, len(sd.schedule) - 1
     pixels, memory = to_tensor(picture, size=(side, side)), Memory(sd)
 
     def frames(at: Values) -> Generator[Frame, None, None]:
@@ -46,10 +46,11 @@ def noise_slider(sd: StableDiffusion, picture: Image.Image) -> Explorer:
             yield Frame(done, 2, View(sheet((SIDE, above), (SIDE, below)),
                                       in_digits(sd.schedule, at["t"])))
 
-    board = {"t": knobs.slider("Timestep t", last // 3, 0, last, live=live),
+    board = {"t": knobs.slider("Timestep t", last // 3, 0, last),
              "seed": knobs.words("Seed of the noise", "0")}
     return Explorer("noise slider", board, frames, width=3 * SIDE + 2 * GAP, memory=memory,
-                    live=live, about="a picture's latents, noise, their sum x_t, and x_t decoded")
+                    live=small(sd.vae),
+                    about="a picture's latents, noise, their sum x_t, and x_t decoded")
 
 
 def factors(schedule: Schedule, t: int) -> tuple[float, float]:

@@ -16,33 +16,23 @@ MOST_STEPS, MOST_GUIDANCE = 100, 20.0
 SMALLEST, LARGEST = 384, 512    # CSS pixels along the picture
 
 
-def playground(sd: StableDiffusion, *, live: bool | None = None) -> "Playground":
-    """Knobs for `sd`; the last line of a notebook's cell shows them.
-
-    live: paint at every change (True) or only when Paint is pressed (False); by default True for
-    small models. The reader can switch it in the playground.
-    """
-    return Playground(sd, live=live)
-
-
 class Playground(Explorer):
-    """The widget; `seen` is the last finished picture, `next_seed` a button."""
+    """Knobs for `sd`; the last line of a notebook's cell shows them."""
 
-    def __init__(self, sd: StableDiffusion, *, live: bool | None = None) -> None:
+    def __init__(self, sd: StableDiffusion) -> None:
         self.sd, example = sd, examples(sd.config.name)
-        live = small(sd.unet) if live is None else live
         negative = knobs.words("Negative prompt", "")
         negative.placeholder = "what you do not want to see"
         board = {
             "prompt": knobs.words("Prompt", example.prompt), "negative_prompt": negative,
             "guidance": knobs.slider("Guidance scale", sd.config.guidance_scale, 0.0,
-                                     MOST_GUIDANCE, 0.5, live=live),
-            "steps": knobs.slider("Steps", sd.config.steps, 1, MOST_STEPS, live=live),
+                                     MOST_GUIDANCE, 0.5),
+            "steps": knobs.slider("Steps", sd.config.steps, 1, MOST_STEPS),
             "seed": knobs.words("Seed", str(example.seed)),
             "sampler": knobs.choice("Sampler", list(SAMPLERS), "ddim")}
         width = min(max(sd.config.image_size, SMALLEST), LARGEST)
         super().__init__("playground", board, self._frames, width=width, about="a painted picture",
-                         memory=Memory(sd), live=live)
+                         memory=Memory(sd), live=small(sd.unet))
         self.next_seed = ipywidgets.Button(description="Next seed").add_class("minisd-next-seed")
         self.next_seed.on_click(self._next)
         self.buttons.children = (*self.buttons.children, self.next_seed)
@@ -58,3 +48,6 @@ class Playground(Explorer):
     def _next(self, _: Any) -> None:
         self.knobs["seed"].value = str(knobs.seed_of(self.knobs["seed"].value) + 1)
         self.refresh()
+
+
+playground = Playground

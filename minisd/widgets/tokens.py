@@ -10,7 +10,7 @@ from minisd.figures.text import FONT_HAS, token_chips
 from minisd.observe.tokens import readable, token_bytes
 from minisd.observe.words import Rung, ladder, merged_together
 from minisd.pipeline import StableDiffusion
-from minisd.tokenizer import END, Tokenizer
+from minisd.tokenizer import END
 from minisd.widgets import knobs
 from minisd.widgets.engine import Frame
 from minisd.widgets.examples import examples
@@ -35,23 +35,18 @@ class Chip:
         return printable(f"padding ({self.places} times {text})" if self.places > 1 else text)
 
 
-def token_explorer(sd: StableDiffusion) -> "TokenExplorer":
-    """A sentence of your own as tokens of sd's vocabulary; the last line of a cell shows it.
+class TokenExplorer(Explorer):
+    """A sentence of your own as tokens of sd's vocabulary, with a button for each of them.
 
     Raises ValueError for a model without a tokenizer.
     """
-    if sd.tokenizer is None:
-        raise ValueError("this model has no tokenizer to explore: put vocab.json and merges.txt "
-                         "into a folder tokenizer/ beside its weights")
-    return TokenExplorer(sd.tokenizer, examples(sd.config.name).prompt)
 
-
-class TokenExplorer(Explorer):
-    """The widget; `token` holds a button for each token of the prompt."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
-        self.tokenizer = tokenizer
-        self.ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
+    def __init__(self, sd: StableDiffusion) -> None:
+        if sd.tokenizer is None:
+            raise ValueError("this model has no tokenizer to explore: put vocab.json and "
+                             "merges.txt into a folder tokenizer/ beside its weights")
+        self.tokenizer, prompt = sd.tokenizer, examples(sd.config.name).prompt
+        self.ranks = {pair: rank for rank, pair in enumerate(self.tokenizer.merges)}
         chips = self.chips(prompt)                  # at first the one with the longest way
         longest = max(range(len(chips)), key=lambda i: len(chips[i].ladder))
         self.token = knobs.buttons("Tokens", self._options(prompt), longest)
@@ -90,6 +85,9 @@ class TokenExplorer(Explorer):
         if tuple(options) != tuple(self.token.options):
             self.token.options = options            # whose value is then the first
             self.token.value = min(at["token"] or 0, len(options) - 1)
+
+
+token_explorer = TokenExplorer
 
 
 def described(chip: Chip, places: int) -> str:

@@ -29,16 +29,12 @@ LEAST, MOST = -1.0, 3.0         # factors of a channel
 LEVELS = 127.5                  # grey levels per unit of a picture in [-1, 1]
 
 
-def vae_explorer(sd: StableDiffusion, pictures: Mapping[str, Image.Image]) -> "VAEExplorer":
+class VAEExplorer(Explorer):
     """Pictures by name to send through sd's autoencoder; each is cropped to the model's size.
 
-    Raises ValueError where there is none.
+    `upload` takes a picture, `undo` puts every channel back to 1. Raises ValueError without any
+    picture.
     """
-    return VAEExplorer(sd, pictures)
-
-
-class VAEExplorer(Explorer):
-    """The widget; `upload` takes a picture, `undo` puts every channel back to 1."""
 
     def __init__(self, sd: StableDiffusion, pictures: Mapping[str, Image.Image]) -> None:
         if not pictures:
@@ -46,12 +42,11 @@ class VAEExplorer(Explorer):
         self.sd, self.pictures = sd, dict(pictures)
         self.files: dict[str, bytes] = {}               # what was uploaded
         self.choice = knobs.choice("Picture", list(pictures))
-        live = small(sd.vae)
-        self.channels = [knobs.slider(f"Channel {c}", 1.0, LEAST, MOST, 0.1, live=live)
+        self.channels = [knobs.slider(f"Channel {c}", 1.0, LEAST, MOST, 0.1)
                          for c in range(sd.config.vae.latent_channels)]
         board = {"picture": self.choice,
                  **{f"channel_{c}": knob for c, knob in enumerate(self.channels)}}
-        super().__init__("vae explorer", board, self._frames, width=WIDTH, live=live,
+        super().__init__("vae explorer", board, self._frames, width=WIDTH, live=small(sd.vae),
                          memory=Memory(sd),
                          about="original, decoded, difference, and the latent channels")
         self.upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture"
@@ -114,3 +109,6 @@ def read(name: str, content: bytes) -> Image.Image:
     except Exception as error:      # a damaged file can make a decoder raise anything
         raise ValueError(f"{name} is no picture that can be read: expected a PNG or JPEG file, "
                          f"got {len(content):,} bytes of something else") from error
+
+
+vae_explorer = VAEExplorer

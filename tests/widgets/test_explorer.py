@@ -47,6 +47,7 @@ def test_a_turned_knob_shows_its_picture_with_words_for_those_who_do_not_see_it(
 
 def test_a_large_model_waits_for_paint() -> None:
     widget = explorer(live=False)
+    assert not widget.knobs["x"].continuous_update and explorer().knobs["x"].continuous_update
     assert status(widget).startswith("Press Paint") and widget.seen is None
     widget.knobs["x"].value = 3
     assert status(widget) == "Changed: press Paint." and widget.seen is None
@@ -102,7 +103,6 @@ def test_weights_changed_in_place_are_painted_anew(toy) -> None:
 def test_knobs_keep_integers_and_seeds_of_any_size() -> None:
     assert isinstance(knobs.slider("a", 1, 0, 3), ipywidgets.IntSlider)
     assert isinstance(knobs.slider("a", 1.0, 0, 3), ipywidgets.FloatSlider)
-    assert not knobs.slider("a", 1, 0, 3, live=False).continuous_update
     assert knobs.seed_of(" 42 ") == 42 and knobs.seed_of(str(2 ** 63 - 1)) == 2 ** 63 - 1
     for wrong in ("", "-1", "x", "1.5", str(2 ** 63)):
         with pytest.raises(ValueError, match="a seed is a whole number from 0 to 9,223,"):
