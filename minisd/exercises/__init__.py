@@ -24,6 +24,8 @@ CHECKS = {
     "training": "kl info_nce noise_loss ema",
     "evaluation": "interval frechet best_guidance",
     "model_card": "samples_seen carbon",
+    "flow_matching": "flow_x0 why_bent",
+    "pfgmpp": "kernel_weights",
 }
 HOMES = {f"check_{check}": file for file, checks in CHECKS.items() for check in checks.split()}
 __all__ = [*HOMES]
