@@ -6,6 +6,7 @@ by name that lead to another network than v1's without a trace in the names or s
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
@@ -16,15 +17,8 @@ from minisd.config import V1, Config, ScheduleConfig, TextConfig, UNetConfig, VA
 from minisd.observe.files import written_whole
 from minisd.tokenizer import warn
 
-# The least and the most that any network of this kind could have.
-RANGES: dict[str, tuple[float, float]] = {
-    "vocab_size": (3, 2_000_000), "width": (1, 16_384), "layers": (1, 200), "heads": (1, 512),
-    "max_length": (3, 10_000), "projection_dim": (0, 16_384), "image_size": (8, 8_192),
-    "patch_size": (1, 1_024), "channels": (1, 16_384), "layers_per_block": (1, 20),
-    "groups": (1, 1_024), "scale_factor": (1e-4, 1e4), "latent_channels": (1, 64),
-    "image_channels": (1, 64), "context_dim": (1, 16_384), "beta_start": (1e-9, 0.999),
-    "beta_end": (1e-9, 0.999), "timesteps": (10, 10_000), "guidance_scale": (0, 1_000),
-    "steps": (1, 1_000)}
+TABLES = tomllib.loads(Path(__file__).with_name("sizes.toml").read_text(encoding="utf-8"))
+RANGES: dict[str, tuple[float, float]] = TABLES["ranges"]
 MOST_LEVELS = 8                 # of a network: entries of `channels`
 LONGEST_NAME = 100              # characters
 
@@ -96,35 +90,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 # diffusers' files
 
-# Of each: its name, our record of it, our fields with their names in diffusers and what a file
-# means that leaves one out (None: it may not), and settings that are the same in all of v1.
-DIFFUSERS: dict[str, tuple[str, type, dict[str, tuple[str, Any]], dict[str, Any]]] = {
-    "text": ("text_encoder/config.json", TextConfig, {
-        "vocab_size": ("vocab_size", 49408), "width": ("hidden_size", 512),
-        "layers": ("num_hidden_layers", 12), "heads": ("num_attention_heads", 8),
-        "max_length": ("max_position_embeddings", 77)},         # transformers' own defaults
-        {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}),
-    "vae": ("vae/config.json", VAEConfig, {
-        "channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
-        "latent_channels": ("latent_channels", None), "groups": ("norm_num_groups", 32),
-        "scale_factor": ("scaling_factor", V1.vae.scale_factor),
-        "image_channels": ("in_channels", 3)},
-        {"act_fn": "silu", "shift_factor": None, "latents_mean": None}),
-    "unet": ("unet/config.json", UNetConfig, {
-        "channels": ("block_out_channels", None), "layers_per_block": ("layers_per_block", None),
-        "context_dim": ("cross_attention_dim", None), "latent_channels": ("in_channels", None),
-        "groups": ("norm_num_groups", 32)},
-        {"act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5,
-         "resnet_time_scale_shift": "default", "downsample_padding": 1,
-         "mid_block_scale_factor": 1, "use_linear_projection": False,
-         "only_cross_attention": False, "center_input_sample": False}),
-    "schedule": ("scheduler/scheduler_config.json", ScheduleConfig, {
-        "beta_start": ("beta_start", V1.schedule.beta_start),
-        "beta_end": ("beta_end", V1.schedule.beta_end),
-        "timesteps": ("num_train_timesteps", V1.schedule.timesteps)},
-        {"prediction_type": "epsilon"})}
-V1_BETAS = {"beta_schedule": "scaled_linear", "trained_betas": None,
-            "rescale_betas_zero_snr": False}
+KINDS = {"text": TextConfig, "vae": VAEConfig, "unet": UNetConfig, "schedule": ScheduleConfig}
 CROSS_ATTENTION = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 
 
@@ -134,31 +100,36 @@ def read_diffusers_configs(folder: Path) -> dict[str, Any]:
     Raises Refused for a damaged file, and for settings of another network than v1's.
     """
     found: dict[str, Any] = {}
-    for field, (name, kind, table, fixed) in DIFFUSERS.items():
-        if not (folder / name).exists():
+    for field, table in TABLES["diffusers"].items():
+        path = folder / table["file"]
+        if not path.exists():
             continue
-        with reading(folder / name, "description of such a network"):
-            said = read_json(folder / name)
-            for key, value in _others(said, fixed).items():
-                raise Refused(f"its {key} is {shown(repr(value))}, expected {fixed[key]!r} as in "
+        with reading(path, "description of such a network"):
+            said = read_json(path)
+            for key, (value, expected) in _others(said, table).items():
+                raise Refused(f"its {key} is {shown(repr(value))}, expected {expected!r} as in "
                               f"Stable Diffusion v1")
-            ours = {mine: said.get(theirs, default) for mine, (theirs, default) in table.items()}
-            found[field] = _built(kind, ours | (_blocks(said) if field == "unet" else {}), "")
+            ours = {mine: said.get(theirs, table["defaults"].get(theirs))
+                    for mine, theirs in table["names"].items()}
+            found[field] = _built(KINDS[field], ours | (_blocks(said) if field == "unet" else {}),
+                                  "")
             cells = said.get("sample_size") if field == "unet" else None
             if cells:
                 factor = found.get("vae", V1.vae).downscale
                 pixels = cells * factor if isinstance(cells, int) else cells
                 found["image_size"] = _built(int, pixels, "image_size")
-            if field == "schedule" and (other := _others(said, V1_BETAS)):
+            if field == "schedule" and (other := _others(said, TABLES["betas"])):
                 warn(f"v1's noise schedule is used in place of the one in scheduler_config.json "
-                     f"({shown(other)})")
+                     f"({shown({key: value for key, (value, _) in other.items()})})")
                 found["schedule"] = V1.schedule
     return found
 
 
-def _others(said: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file that are there and differ from these."""
-    return {key: said[key] for key, value in fixed.items() if said.get(key, value) != value}
+def _others(said: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of a file that are not as in a table: what they are, and what they should be."""
+    expected = table["fixed"] | dict.fromkeys(table.get("absent", ()))
+    return {key: (said[key], value) for key, value in expected.items()
+            if said.get(key, value) != value}
 
 
 def _blocks(said: Mapping[str, Any]) -> dict[str, Any]:

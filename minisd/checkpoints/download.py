@@ -4,10 +4,9 @@ A file comes as `NAME.<checksum>.part` and becomes NAME only when its SHA-256 fi
 interrupts a download (a cut, Ctrl-C, a kill, a full disk), the same command goes on where it
 stopped. A hub cache on this machine is used before the network.
 
-huggingface_hub asks and fetches. Its `hf_hub_download` neither goes on with what another process
-left nor looks at checksums (2.4: a new name for each try, removed at the end), so two parts of it
-are used: `get_hf_file_metadata`, which says what a file is, and `http_get`, which goes on from any
-byte, through cuts, and sends the token to no other host.
+Of huggingface_hub two parts are used: `get_hf_file_metadata`, which says what a file is, and
+`http_get`, which goes on from any byte and sends the token to no other host. Its `hf_hub_download`
+(2.4) does not go on with what another process left, and looks at no checksums.
 """
 
 import os
@@ -39,15 +38,6 @@ BUSY = (408, 429, 500, 502, 503, 504)       # answers after which asking again m
 CANNOT_SATISFY = 416                        # there is no such range of bytes
 ACCEPTED = "licences-accepted.txt"
 LICENCE_URL = "https://huggingface.co/spaces/CompVis/stable-diffusion-license"
-LICENCE_TEXT = f"""\
-These weights are under the {LICENCE} licence. Its full text is what counts:
-  {LICENCE_URL}
-In short: you may use, change and pass on the weights, and what you make with them is yours to
-answer for. You may not use them to break the law, to harm or exploit anyone, to deceive in order
-to harm, to harass, to discriminate, to decide over people's rights without people, or to give
-medical advice (Attachment A). Whoever gets the weights from you, changed or not, must get the same
-terms and a copy of the licence.
-"""
 REFUSALS: tuple[tuple[type[Exception], str], ...] = (
     (errors.GatedRepoError, "{repo} is gated: accept its terms at {endpoint}/{repo}, then pass a "
      "token of the same account with --token or HF_TOKEN"),
@@ -80,12 +70,10 @@ def fetch(name: str, root: Path = WEIGHTS, *, half: bool = False, endpoint: str 
     DownloadError where a file cannot be had, OSError where it cannot be written.
     """
     if name not in KNOWN:
-        raise ValueError(f"expected {', '.join(KNOWN)}, got '{shown(name)}': choose one to "
-                         f"download")
+        raise ValueError(f"expected {', '.join(KNOWN)}, got '{shown(name)}': choose one of them")
     model, hub = KNOWN[name], Hub(endpoint, token)
     if half and not model.half:
-        raise ValueError(f"argument --half: no float16 version of {name} is known here: leave it "
-                         f"out")
+        raise ValueError(f"argument --half: no float16 version of {name} is known: leave it out")
     if model.restricted:
         _accept(root / ACCEPTED, accepted=accept_licence)
     root.mkdir(parents=True, exist_ok=True)
@@ -137,7 +125,8 @@ def _accept(record: Path, *, accepted: bool) -> None:
         if sys.stdin is None or not sys.stdin.isatty():
             raise ValueError(f"expected the licence of the weights to be accepted, and there is no "
                              f"terminal to ask on: read {LICENCE_URL} and add --accept-licence")
-        sys.stderr.write(f"{LICENCE_TEXT}Do you accept? [y/N] ")
+        text = Path(__file__).with_name("licence.txt").read_text(encoding="utf-8")
+        sys.stderr.write(f"{text}Do you accept? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise DownloadError("the licence was not accepted: nothing was downloaded")

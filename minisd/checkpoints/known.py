@@ -43,7 +43,8 @@ TABLE = tomllib.loads(Path(__file__).with_name("known.toml").read_text(encoding=
 
 def _files(name: str, kind: str = "files") -> tuple[File, ...]:
     download = TABLE["downloads"][name]
-    return tuple(File(*download["source"], path, digest)
+    repo, revision = download["source"]
+    return tuple(File(repo, revision, path, digest)
                  for path, digest in download.get(kind, {}).items())
 
 

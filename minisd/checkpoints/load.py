@@ -19,7 +19,6 @@ from minisd.speed import accelerate
 from minisd.tokenizer import warn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NETWORK = {"encoder": "vae", "decoder": "vae"}      # that a part is half of
 
 
 def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, device: str = "auto",
@@ -34,10 +33,9 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     only these are read and take memory. All if None.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
     dtype: "auto", "float32", "bfloat16", "float16", or a torch.dtype. "auto" is float16 on
-    GPUs, bfloat16 on processors that compute in it, else float32. Measured on toyworld, beside
-    float32: bfloat16 moves one prediction of the UNet by 0.3 to 0.4 % of its norm, and a picture
-    of 25 steps by about one grey level of 255, at a few edges by up to 60; float16 moves both by a
-    tenth of that.
+    GPUs, bfloat16 on processors that compute in it, else float32. On toyworld bfloat16 moves a
+    prediction of the UNet by 0.3 to 0.4 % of its norm, and a picture by about one grey level of
+    255, at a few edges by up to 60; float16 moves both by a tenth of that.
     fast: with the kernels of speed/, whose results agree within rounding.
     Raises ValueError or FileNotFoundError, naming what was expected.
     """
@@ -53,16 +51,15 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
 def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype, *,
             words: bool) -> StableDiffusion:
     """The model at one place. Memory is taken once all names and shapes are known to fit."""
-    source, sd = whole_model(place, dict.fromkeys(NETWORK.get(part, part) for part in chosen),
-                             words=words and "text_encoder" in chosen)
+    networks = dict.fromkeys(LOADABLE[part][0].split(".")[0] for part in chosen)
+    source, sd = whole_model(place, networks, words=words and "text_encoder" in chosen)
     sd.to(dtype).weights = (TOYWORLD.name if place == SHIPPED else
                             os.path.basename(os.path.abspath(place)))
-    for part, names in LOADABLE.items():
-        for name in names:
-            if part in chosen:
-                sd.get_submodule(name).to_empty(device=device)
-            else:
-                sd.set_submodule(name, LeftOut(part, chosen))
+    for part, name in ((part, name) for part, names in LOADABLE.items() for name in names):
+        if part in chosen:
+            sd.get_submodule(name).to_empty(device=device)
+        else:
+            sd.set_submodule(name, LeftOut(part, chosen))
     if "decoder" not in chosen:         # else a run would say so after all of its steps
         sd.text_to_image = sd.vae.decoder.forward       # type: ignore[method-assign, assignment]
     held = tuple(f"{name}." for part in chosen for name in LOADABLE[part])

@@ -1,10 +1,8 @@
 """`python -m minisd lab`: JupyterLab on the notebooks, and its kernel is this very Python.
 
-A notebook asks for the kernel "python3". Which Python that is depends on what was ever installed
-for this user, so a kernel of that name is put in front of all others: this interpreter, and the
-minisd that runs now. It lies in a temporary folder and is gone when JupyterLab ends.
-
-JupyterLab serves the whole checkout and begins in notebooks/, so that links from a notebook to the
+A notebook asks for the kernel "python3", which may be any Python that was ever installed for this
+user. So a kernel of that name, with this interpreter and the minisd that runs now, is put in front
+of all others, in a temporary folder. The whole checkout is served, so that links from a notebook to
 source files open. An installed package holds no notebooks.
 """
 
@@ -52,9 +50,8 @@ def run(argv: list[str]) -> int:
 
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
                f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}"]
-    command += [] if args.port is None else [f"--port={args.port}"]
-    command += ["--no-browser"] if args.no_browser else []
-    command += ["--allow-root"] if is_root() else []
+    command += [f"--port={args.port}"] * (args.port is not None)
+    command += ["--no-browser"] * args.no_browser + ["--allow-root"] * is_root()
     with tempfile.TemporaryDirectory(prefix="minisd-lab-") as folder:
         write_kernel_spec(f"{folder}/kernels/python3", overrides={
             "display_name": "Python 3 (minisd)", "env": {"PYTHONPATH": before(ROOT, "PYTHONPATH")}})

@@ -96,10 +96,10 @@ def parse(argv: list[str], epilog: str = "") -> argparse.Namespace:
                          if args.prompt is None else
                          "expected one prompt, got two: leave out --prompt or the other one")
     args.prompt = args.words if args.prompt is None else args.prompt
-    for option, needed in (("strength", "init-image"), ("mask", "init-image"), ("paste", "mask")):
-        if getattr(args, option) not in (None, False) and (
-                getattr(args, needed.replace("-", "_")) is None):
-            raise ValueError(f"argument --{option}: expected --{needed} FILE with it, got none")
+    for option, needed in (("strength", "init_image"), ("mask", "init_image"), ("paste", "mask")):
+        if getattr(args, option) not in (None, False) and getattr(args, needed) is None:
+            raise ValueError(f"argument --{option}: expected --{needed.replace('_', '-')} FILE "
+                             f"with it, got none")
     plan(V1, args.prompt, settings(args))       # before a model is loaded: any will do
     return args
 

@@ -94,8 +94,8 @@ def save(args: argparse.Namespace, run: Run, pictures: list[Image.Image],
     places = []
     targets = options.targets(args) or [png.default_path(args.prompt, seed) for seed in run.seeds]
     for path, picture, seed in zip(targets, pictures, run.seeds, strict=True):
-        own = record | {"seed": seed}
-        places.append(png.save_png(picture, path, own, new=args.output is None))
+        places.append(png.save_png(picture, path, record | {"seed": seed},
+                                   new=args.output is None))
         say(str(places[-1]))
     return places
 

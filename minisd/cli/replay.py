@@ -1,10 +1,9 @@
 """`python -m minisd replay PNG`: paints a picture again from the record inside its file.
 
-A picture starts from its seed, or from another picture. That one is not in the record but its
-checksum is, so it has to be named again with --init-image, and is checked; so is a mask. Of the
-weights the record has the name, which is looked for in weights/ and in $MINISD_MODEL, and a
-fingerprint, which is checked. The same weights in the same dtype give the same pixels, as far as
-the machine computes alike.
+A picture that it started from, and a mask, are not in the record but their checksums are: they are
+named again and checked. Of the weights the record has the name, which is looked for in weights/ and
+in $MINISD_MODEL, and a fingerprint, which is checked. The same weights in the same dtype give the
+same pixels, as far as the machine computes alike.
 """
 
 import argparse
@@ -101,11 +100,10 @@ def recorded_model(record: dict[str, Any], picture: Path) -> str:
     weights that are not where this program looks for them by name.
     """
     name = record.get("weights", record["model"])
-    if name in MODELS:
-        return name
     if "weights" not in record or name == Path(os.environ.get("MINISD_MODEL", "")).name:
-        return "auto"
-    if isinstance(name, str) and name == Path(name).name and name and (WEIGHTS / name).exists():
+        return name if name in MODELS else "auto"
+    if name in MODELS or (isinstance(name, str) and name == Path(name).name and name
+                          and (WEIGHTS / name).exists()):
         return name
     raise ValueError(f"'{picture}' was painted by {name!r} (fingerprint {record['fingerprint']}), "
                      f"which is not in weights/: name them again with -m MODEL")

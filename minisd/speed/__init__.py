@@ -15,9 +15,9 @@ results agree up to rounding. Time beside the book alone, on an x86 processor wi
     toyworld, 128 x 128 decoded     0.67       0.79
     toyworld, 128 x 128 encoded     0.76       0.83
 
-What did not pay there: attention in slices, once 1.5 times as fast as the fused kernel in bfloat16,
-now takes 1.5 to 4.6 times as long; torch.compile makes toyworld's UNet 0.71, v1's largest layer
-1.00, and compiles for minutes, the time of hundreds of pictures.
+What did not pay there: attention in slices takes 1.5 to 4.6 times as long as the fused kernel;
+torch.compile makes toyworld's UNet 0.71, v1's largest layer 1.00, and compiles for minutes, the
+time of hundreds of pictures.
 """
 
 from typing import TypeVar

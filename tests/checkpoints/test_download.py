@@ -70,7 +70,6 @@ class FakeHub:
     redirect: str = ""                                  # instead of to the storage
     hold_at: int = 0                                    # bytes after which the storage waits for
     go_on: threading.Event = field(default_factory=threading.Event)         # this
-    chunked: bool = False
     seen: list[Seen] = field(default_factory=list)
     endpoint: str = ""
     storage_port: int = 0
@@ -137,12 +136,11 @@ class Handler(BaseHTTPRequestHandler):
         first = int(asked[6:-1]) if asked and fake.ranges else 0
         if first > len(data):
             return self.reply(416, {}, b"")
-        length = {"Transfer-Encoding": "chunked"} if fake.chunked else {
-            "Content-Length": str(len(data) - first)}
         self.send_response(206 if first else 200)
         if first:
             headers = {**headers, "Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
-        for key, value in {**headers, **length, "Connection": "close"}.items():
+        for key, value in {**headers, "Content-Length": str(len(data) - first),
+                           "Connection": "close"}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -152,14 +150,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[:fake.hold_at])
             fake.go_on.wait(60)
             body = body[fake.hold_at:]
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if fake.chunked and body else body)
+        self.wfile.write(body)
         if cut is not None:
             if cut % 2 == 0:            # a reset, which also loses what is still on its way
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                            struct.pack("ii", 1, 0))
             self.connection.close()
-        elif fake.chunked:
-            self.wfile.write(b"0\r\n\r\n")
         return None
 
 
@@ -258,26 +254,20 @@ def part_of(root: Path, data: bytes, name: str = "v1-5") -> Path:
 
 @pytest.mark.parametrize("name", ["v1-5", "v1-1"])
 def test_a_model_arrives_whole_and_only_once(fake, tmp_path, name) -> None:
+    """v1-5 is pinned: once it is there, nobody is asked."""
     said: list[str] = []
     folder = fetch(fake, tmp_path, name, say=said.append)
     assert folder == tmp_path / name
     assert_right(fake, folder)
     assert len(said) == 2 and all("downloaded, checksum right" in line for line in said)
-    before = len(fake.gets())
+    seen, gets = len(fake.seen), len(fake.gets())
     fetch(fake, tmp_path, name, say=said.append)
     assert all("there already" in line for line in said[2:]) and len(said) == 4
-    assert len(fake.gets()) == before
+    assert len(fake.gets()) == gets and (len(fake.seen) == seen) == (name == "v1-5")
 
 
-def test_a_complete_pinned_model_needs_no_network(fake, tmp_path) -> None:
-    fetch(fake, tmp_path)
-    before = len(fake.seen)
-    fetch(fake, tmp_path)
-    assert len(fake.seen) == before
-
-
-def test_the_tokenizer_goes_where_it_is_looked_for(fake, tmp_path) -> None:
-    folder = fetch(fake, tmp_path, "tokenizer", accept_licence=False)   # it needs no licence
+def test_the_tokenizer_needs_no_licence_and_goes_where_it_is_looked_for(fake, tmp_path) -> None:
+    folder = fetch(fake, tmp_path, "tokenizer", accept_licence=False)
     assert (folder / "vocab.json").read_bytes() == fake.files[SMALL]
     assert folder == tmp_path / "tokenizer"
 
@@ -297,11 +287,6 @@ def test_endpoint_and_token_come_from_the_environment(fake, tmp_path, monkeypatc
     assert "//owner" not in fake.seen[0].path
 
 
-def test_chunked_answers_are_understood(fake, tmp_path) -> None:
-    fake.chunked, fake.cuts = True, iter([CHUNK, 70 * CHUNK])
-    assert_right(fake, fetch(fake, tmp_path))
-
-
 # The token
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -315,15 +300,6 @@ def test_the_token_stays_with_the_hub(fake, tmp_path, host) -> None:
         assert TOKEN not in str(seen.headers) + seen.path
 
 
-def test_the_token_does_not_come_back_after_a_detour(fake, tmp_path) -> None:
-    back = f"{fake.endpoint}/blob/{SMALL}"              # hub -> storage -> hub
-    only(fake, BIG)
-    fake.refuse["storage"] = (307, {"Location": back})
-    refused(fake, tmp_path, token=TOKEN)                # the hub then has no such file
-    gets = [seen for seen in fake.seen if seen.method == "GET"]
-    assert [("authorization" in seen.headers) for seen in gets] == [True, False, False]
-
-
 def test_without_a_token_of_ours_none_is_sent(fake, tmp_path, monkeypatch) -> None:
     """The library would send one that another program has stored."""
     (tmp_path / "token").write_text(TOKEN)
@@ -334,21 +310,13 @@ def test_without_a_token_of_ours_none_is_sent(fake, tmp_path, monkeypatch) -> No
 
 # Going on
 
-def test_only_what_is_missing_is_asked_for(fake, tmp_path) -> None:
-    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG][:123_456])
+@pytest.mark.parametrize(("come", "asked"), [
+    (lambda data: data[:123_456], [123_456]), (lambda data: data, []),
+    (lambda data: data + b"?", [300_001, 0])], ids=["some", "all of it", "too much"])
+def test_only_what_is_missing_is_asked_for(fake, tmp_path, come, asked) -> None:
+    part_of(tmp_path, fake.files[BIG]).write_bytes(come(fake.files[BIG]))
     assert_right(fake, fetch(fake, tmp_path))
-    assert [seen.first_byte for seen in fake.gets()] == [123_456]
-
-
-def test_a_whole_part_is_only_checked(fake, tmp_path) -> None:
-    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG])
-    assert_right(fake, fetch(fake, tmp_path))
-    assert not fake.gets()
-
-
-def test_a_part_that_is_too_long_is_thrown_away(fake, tmp_path) -> None:
-    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG] + b"?")
-    assert_right(fake, fetch(fake, tmp_path))
+    assert [seen.first_byte for seen in fake.gets()] in (asked, asked[-1:])
 
 
 def test_a_part_that_cannot_be_continued_begins_again(fake, tmp_path) -> None:
@@ -417,16 +385,10 @@ download.fetch("v1-5", Path({str(tmp_path)!r}), endpoint={fake.endpoint!r}, acce
 
 # What is refused, and how
 
-def test_wrong_bytes_are_removed(fake, tmp_path) -> None:
-    fake.body = lambda data: data[:1000] + b"?" + data[1001:]
-    assert "wrong bytes" in refused(fake, tmp_path)
-    assert not list((tmp_path / "v1-5" / "unet").iterdir())
-    fake.body = lambda data: data
-    assert_right(fake, fetch(fake, tmp_path))
-
-
-@pytest.mark.parametrize("body", [lambda data: data[:-1], lambda data: data + b"?"])
-def test_a_file_of_another_length_is_refused(fake, tmp_path, body) -> None:
+@pytest.mark.parametrize("body", [
+    lambda data: data[:1000] + b"?" + data[1001:], lambda data: data[:-1],
+    lambda data: data + b"?"], ids=["another byte", "one less", "one more"])
+def test_wrong_bytes_are_refused_and_the_next_try_is_right(fake, tmp_path, body) -> None:
     fake.body = body
     refused(fake, tmp_path)
     assert not (tmp_path / "v1-5" / BIG).exists()
@@ -436,11 +398,8 @@ def test_a_file_of_another_length_is_refused(fake, tmp_path, body) -> None:
 
 @pytest.mark.parametrize(("status", "code", "expected"), [
     (401, "", "answered 401 for tokenizer/vocab.json: check --endpoint, the token and the network"),
-    (401, "GatedRepo", "is gated: accept its terms at"),
-    (403, "GatedRepo", "is gated: accept its terms at"),
+    (403, "GatedRepo", "is gated: accept its terms at"), (418, "", "answered 418"),
     (401, "RepoNotFound", "shows no repository owner/model"),
-    (403, "", "answered 403"),
-    (404, "", "answered 404"), (418, "", "answered 418"),
     (404, "EntryNotFound", "has no file tokenizer/vocab.json at revision cccc"),
     (404, "RevisionNotFound", "has no revision cccc")])
 def test_each_refusal_has_its_own_line(fake, tmp_path, naps, status, code, expected) -> None:
@@ -450,7 +409,7 @@ def test_each_refusal_has_its_own_line(fake, tmp_path, naps, status, code, expec
     assert not naps and len(fake.seen) == 1             # asking again would not help
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 416])
+@pytest.mark.parametrize("status", [403, 416])
 def test_the_storage_can_refuse_too(fake, tmp_path, status) -> None:
     fake.refuse["storage"] = status, {}
     assert "/blob/" not in refused(fake, tmp_path)      # a signed address would be a secret
@@ -463,8 +422,7 @@ def test_a_web_page_is_no_file(fake, tmp_path, server) -> None:
     assert not (tmp_path / "v1-5" / BIG).exists()
 
 
-@pytest.mark.parametrize("where", ["file:///etc/hostname", "ftp://127.0.0.1/x", "http://[",
-                                   f"/{REPO}/resolve/{COMMIT}/{BIG}"], ids=str)
+@pytest.mark.parametrize("where", ["file:///etc/hostname", f"/{REPO}/resolve/{COMMIT}/{BIG}"])
 def test_a_redirect_that_leads_nowhere_is_refused(fake, tmp_path, where) -> None:
     fake.redirect = where                               # the last one leads in circles
     assert "127.0.0.1" in refused(fake, tmp_path)
@@ -480,16 +438,13 @@ def test_what_cannot_be_checked_is_not_fetched(fake, tmp_path) -> None:
 
 # Waiting
 
-def test_busy_servers_are_asked_again(fake, tmp_path, naps) -> None:
+def test_busy_servers_are_asked_again_but_not_for_ever(fake, tmp_path, naps) -> None:
     fake.busy = [(503, {}), (502, {})]
     assert_right(fake, fetch(fake, tmp_path))
     assert naps == [1, 4]
-
-
-def test_patience_is_bounded(fake, tmp_path, naps) -> None:
     fake.refuse["hub"] = 500, {}
-    assert "answered 500" in refused(fake, tmp_path)
-    assert naps == [1, 4, 16]
+    assert "answered 500" in refused(fake, tmp_path / "again")
+    assert naps == [1, 4, 1, 4, 16]
 
 
 def test_a_connection_that_brings_nothing_is_given_up(fake, tmp_path) -> None:
@@ -559,19 +514,16 @@ def cache(fake, tmp_path, monkeypatch) -> Path:
     return blob
 
 
-def test_a_cache_is_used_before_the_network(fake, tmp_path, cache) -> None:
-    assert_right(fake, fetch(fake, tmp_path))
-    assert not fake.seen
-    assert os.path.samefile(cache, tmp_path / "v1-5" / BIG)     # a link, no second copy
-
-
-def test_a_cache_on_another_disk_is_copied(fake, tmp_path, cache, monkeypatch) -> None:
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_cache_is_used_before_the_network(fake, tmp_path, cache, monkeypatch, linked) -> None:
+    """By a link, without a second copy; copied where it lies on another disk."""
     def no_link(*args: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(download.os, "link", no_link)
+    if not linked:
+        monkeypatch.setattr(download.os, "link", no_link)
     assert_right(fake, fetch(fake, tmp_path))
-    assert not fake.gets() and not os.path.samefile(cache, tmp_path / "v1-5" / BIG)
+    assert not fake.seen and os.path.samefile(cache, tmp_path / "v1-5" / BIG) == linked
 
 
 def test_a_damaged_cache_is_left_alone(fake, tmp_path, cache) -> None:
@@ -612,13 +564,12 @@ def test_the_licence_is_asked_for_once(fake, tmp_path, capsys, monkeypatch) -> N
 
 
 @pytest.mark.parametrize(("said", "options"), [
-    ("choose one to download", {"name": "v2"}), ("--half", {"name": "v1-1", "half": True}),
+    ("choose one of them", {"name": "v2"}), ("--half", {"name": "v1-1", "half": True}),
     ("--token", {"token": "secretï"}), ("--token", {"token": "secret\nb"}),
     *(("--endpoint", {"endpoint": endpoint}) for endpoint in (
-        "huggingface.co", "file:///x", "http://", "http://h:port", "http://a b", "https:/x.co",
+        "huggingface.co", "file:///x", "http://", "http://h:port", "http://a b",
         "https://user:secret@huggingface.co", "https//user:secret@huggingface.co",
-        "user:secret@huggingface.co", "https://x.co?token=secret", "https://x.co/#secret",
-        "https://hf_secret"))])
+        "https://x.co?token=secret", "https://x.co/#secret", "https://hf_secret"))])
 def test_arguments_are_checked_and_no_secret_is_repeated(fake, tmp_path, said, options) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         fetch(fake, tmp_path, **options)

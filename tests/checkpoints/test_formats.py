@@ -157,28 +157,21 @@ DAMAGE: dict[str, tuple[Build, str]] = {
     "empty": (saved("x.safetensors", lambda b: b""), "it is empty: fetch it again"),
     "cut in its length": (saved("x.safetensors", lambda b: b[:7]), CUT),
     "cut in its header": (saved("x.safetensors", lambda b: b[:60]), CUT),
-    "half of it": (saved("x.safetensors", lambda b: b[:len(b) * 3 // 4]), CUT),
     "the last byte missing": (saved("x.safetensors", lambda b: b[:-1]), CUT),
     "bytes behind its end": (saved("x.safetensors", lambda b: b + b"\0"), CUT),
     "a header of no JSON": (header("{x"), CUT),
     "a header that is too long": (saved("x.safetensors", lambda b: b"\xff" * 8 + b[8:]), CUT),
-    "a gap before a tensor": (header(ENTRY % ("F32", 4, 12), bytes(12)), CUT),
     "a size that does not fit": (header(ENTRY % ("F32", 0, 4), bytes(4)), CUT),
-    "an unknown dtype": (header(ENTRY % ("F31", 0, 8), bytes(8)), CUT),
     "a web page": (saved("x.safetensors", lambda b: PAGE), "it is a web page, not weights"),
     "a storage host's refusal": (
         saved("x.ckpt", lambda b: b'\xef\xbb\xbf<?xml version="1.0"?><Error/>'), "a web page"),
     "a Git LFS pointer": (saved("x.ckpt", lambda b: POINTER), "`git lfs pull`"),
     "a line of text": (saved("x.safetensors", lambda b: b"Invalid username."), CUT),
-    "ckpt, empty": (saved("x.ckpt", lambda b: b""), "is empty"),
-    "ckpt, half of it": (saved("x.ckpt", lambda b: b[:len(b) // 2]), CUT),
     "ckpt, its last bytes missing": (saved("x.ckpt", lambda b: b[:-30]), CUT),
     "ckpt, another zip archive": (archive, CUT + "no data.pkl"),
     "ckpt, a flipped bit": (
         saved("x.ckpt", lambda b: b.replace(torch.arange(12.0).numpy().tobytes(),
                                             torch.arange(1, 13.0).numpy().tobytes())), "checksum"),
-    "ckpt, an emptied record": (
-        record(lambda name, data: b"" if name.endswith("data/0") else data), "does not hold 12"),
     "ckpt, a record of another length": (
         record(lambda name, data: data + b"1234" * name.endswith("data/0")), "does not hold 12"),
     "ckpt, a record missing": (
@@ -221,9 +214,8 @@ def test_a_file_that_is_cut_while_it_is_loaded(tmp_path, name) -> None:
 
 @pytest.mark.parametrize(("dtype", "count", "said"), [
     ("F4", 2, "holds torch.float4_e2m1fn_x2, expected floating-point numbers: quantised"),
-    ("F6_E2M3", 3, "Dtype not understood: F6_E2M3"), ("F6_E3M2", 3, "Dtype not understood"),
-    ("F8_E8M0", 4, "holds torch.float8_e8m0fnu, expected"), ("I8", 4, "holds torch.int8, expected"),
-    ("U16", 8, "holds torch.uint16"), ("BOOL", 4, "holds torch.bool"), ("C64", 32, "complex64")])
+    ("F6_E2M3", 3, "Dtype not understood: F6_E2M3"), ("I8", 4, "holds torch.int8, expected"),
+    ("F8_E8M0", 4, "holds torch.float8_e8m0fnu, expected"), ("C64", 32, "complex64")])
 def test_types_that_are_no_weights(tmp_path, dtype, count, said) -> None:
     entry = json.dumps({"x": {"dtype": dtype, "shape": [4], "data_offsets": [0, count]}})
     weights = open_weights(header(entry, bytes(count))(tmp_path))
@@ -246,9 +238,7 @@ class Runs:
 @pytest.mark.parametrize(("call", "name"), [
     ((open, "owned", "w"), r"_?io\.open"), ((os.system, "touch owned"), r"(posix|nt)\.system"),
     ((eval, "open('owned', 'w')"), r"__builtin__\.eval"),
-    ((getattr, "a", "b"), "__builtin__.getattr"),
-    ((torch.load, "x"), "torch.serialization.load"),
-    ((torch.hub.load, "a/b", "c"), "torch.hub.load")])
+    ((torch.load, "x"), "torch.serialization.load")])
 def test_a_pickle_that_wants_to_run_something(tmp_path, monkeypatch, call, name) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": SOME, "x": Runs(*call)}, "x.ckpt")
@@ -270,7 +260,6 @@ def test_names_of_a_pickle_are_shown_without_their_tricks(tmp_path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("value", "name"), [
     (torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
-    (torch.eye(3).to_sparse_csr(), "_rebuild_sparse_tensor"),
     (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "_rebuild_nested_tensor"),
     (torch.empty(3, device="meta"), "_rebuild_meta_tensor")])
 def test_tensors_that_are_none(tmp_path, value, name) -> None:
@@ -289,8 +278,6 @@ def test_a_tensor_that_repeats_what_is_stored(tmp_path, value) -> None:
 
 @pytest.mark.parametrize(("state", "said"), [
     ([torch.ones(2)], "holds no tensors by name"), ({"a": 1.0, 2: torch.ones(2)}, "no tensors by"),
-    ({"string_to_param": {"*": torch.ones(1, 768)}, "string_to_token": {"*": 265}},
-     "this is a textual-inversion embedding"),
     ({"string_to_param": torch.nn.ParameterDict({"*": torch.ones(1, 768)}), "step": 3},
      "this is a textual-inversion embedding")])
 def test_files_that_hold_no_model(tmp_path, state, said) -> None:

@@ -1,11 +1,8 @@
 """Loading: parts alone, dtypes, kernels; and what is wrong with a model, on every way in."""
 
 import os
-import pickle
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,26 +48,19 @@ def test_the_public_functions_stay_callable_whatever_is_imported() -> None:
     assert minisd.load is loading.load
 
 
-def test_a_model_file_is_opened_once(path, monkeypatch) -> None:
+def test_what_loading_leaves(path, monkeypatch) -> None:
+    """The file is opened once; the weights have a name; the kernels of speed/ unless told not."""
     opened, open_weights = [], sources.open_weights
     monkeypatch.setattr(sources, "open_weights",
                         lambda file: opened.append(file) or open_weights(file))
-    minisd.load(path, device="cpu", dtype="float32")
-    assert opened == [path]
-
-
-def test_a_model_knows_the_name_of_its_weights(path, monkeypatch) -> None:
-    assert minisd.load(path, parts=["encoder"]).weights == "v1.safetensors"
-    assert minisd.load("toyworld", parts=["encoder"]).weights == "toyworld"
-    monkeypatch.chdir(SHIPPED)
-    assert minisd.load(".", parts=["encoder"]).weights == "toyworld"
-
-
-def test_the_kernels_of_speed_are_taken_unless_told_otherwise(path) -> None:
     for fast in (True, False):
         sd = minisd.load(path, device="cpu", dtype="float32", fast=fast)
         assert any(isinstance(module, kernels.FeedForward) for module in sd.modules()) == fast
         assert not any(p.requires_grad or sd.training for p in sd.parameters())
+    assert opened == [path, path] and sd.weights == "v1.safetensors"
+    monkeypatch.chdir(SHIPPED)
+    for name in ("toyworld", "."):
+        assert minisd.load(name, parts=["encoder"]).weights == "toyworld"
 
 
 # Parts alone
@@ -109,15 +99,12 @@ def test_a_part_works_alone_and_the_others_say_how_to_load_them(v1sd, path) -> N
     assert torch.equal(rest.vae.decode(z), v1sd.vae.decode(z))
     with pytest.raises(ValueError, match="the encoder was not loaded"):
         rest.encode_image(pixels)
-    shipped = minisd.load("toyworld", parts=["unet"], device="cpu", dtype="float32")
-    with pytest.raises(ValueError, match="the text_encoder was not loaded"):
-        shipped.encode_prompt("a red car")
 
 
 @pytest.mark.parametrize(("parts", "missing", "runs"), [
     (["text_encoder", "unet"], "decoder", ["text_to_image"]),
-    (["text_encoder", "unet", "encoder"], "decoder", ["text_to_image", "image_to_image"]),
     (["text_encoder", "unet", "decoder"], "encoder", ["image_to_image", "inpaint", "steps"]),
+    (["unet", "decoder"], "text_encoder", ["text_to_image"]),
     (["text_encoder", "decoder"], "unet", ["text_to_image", "steps"])])
 def test_a_run_that_lacks_a_part_fails_before_its_first_step(parts, missing, runs) -> None:
     sd = minisd.load("toyworld", parts=parts, device="cpu", dtype="float32")
@@ -139,17 +126,11 @@ def test_what_a_run_does_without_need_not_be_loaded() -> None:
     assert sd.to("cpu", torch.bfloat16) is sd and sd.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "minisd", "one file"])
-def test_a_part_needs_no_file_but_its_own(v1sd, tmp_path, layout) -> None:
-    if layout == "diffusers":
-        folder = v1_files.diffusers_folder(v1sd, tmp_path / "model")
-        for part in ("unet", "text_encoder"):
-            next((folder / part).iterdir()).unlink()
-    else:
-        folder = tmp_path
-        checkpoint.write_config(folder, SMALL)
-        checkpoint.save(v1sd.vae, folder / "vae.safetensors", dtype=torch.float32)
-    model = folder / "vae.safetensors" if layout == "one file" else folder
+@pytest.mark.parametrize("name", ["", "vae.safetensors"])
+def test_a_part_needs_no_file_but_its_own(v1sd, tmp_path, name) -> None:
+    checkpoint.write_config(tmp_path, SMALL)
+    checkpoint.save(v1sd.vae, tmp_path / "vae.safetensors", dtype=torch.float32)
+    model = tmp_path / name
     sd = minisd.load(model, parts=["decoder"], device="cpu", dtype="float32")
     assert torch.equal(sd.vae.decoder.conv_in.weight, v1sd.vae.decoder.conv_in.weight)
     with pytest.raises(ValueError, match="holds only the VAE, and no UNet"):
@@ -159,7 +140,7 @@ def test_a_part_needs_no_file_but_its_own(v1sd, tmp_path, layout) -> None:
 
 
 @pytest.mark.parametrize("parts", [
-    "unet", [], ["vae"], ["unet", "clip"], 5, [None], [["unet"]], {"unet": 1, 2: 3}])
+    "unet", [], ["vae"], ["unet", "clip"], 5, [["unet"]]])
 def test_parts_that_are_none_are_refused(path, parts) -> None:
     expected = "parts must be a list of some of 'text_encoder', 'unet', 'encoder', 'decoder', got "
     with pytest.raises(ValueError, match=re.escape(expected + repr(parts))) as error:
@@ -199,7 +180,8 @@ def test_bfloat16_stays_close_to_float32() -> None:
     assert relative_error(eps[1], eps[0]) < 2e-2
 
 
-# What is wrong with a model: each row builds one, and says what must be said
+# What is wrong with a model: each row builds one, and says what must be said. What files, names
+# and sizes can be refused for is tested beside them; here, that every way in refuses.
 
 def tensor_file(change: Callable[[Tensors], Tensors]) -> Callable[[Tensors, Path], Path]:
     """A sound safetensors file that holds something else."""
@@ -215,12 +197,6 @@ def pickled(change: Callable[[Tensors], object]) -> Callable[[Tensors, Path], Pa
         torch.save(change(tensors), folder / "model.ckpt")
         return folder / "model.ckpt"
     return build
-
-
-def cut(tensors: Tensors, folder: Path) -> Path:
-    path = tensor_file(dict)(tensors, folder)
-    os.truncate(path, path.stat().st_size // 2)
-    return path
 
 
 def drop(*names: str) -> Callable[[Tensors], Tensors]:
@@ -270,62 +246,37 @@ class EvilCall:
 
 
 FAULTS: dict[str, tuple[Callable[[Tensors, Path], Path], str]] = {
-    "half of it": (cut, "it is damaged, cut off, or no"),
     "a pickle that runs a command": (
         pickled(lambda t: {"state_dict": t, "x": EvilCall()}), r"asks to run (posix|nt)\.system"),
-    "a plain pickle": (
-        lambda t, folder: (folder / "x.ckpt").write_bytes(pickle.dumps({"a": 1})) and
-        folder / "x.ckpt", "it is a bare pickle"),
     "another model": (tensor_file(lambda t: {"lora_unet.lora_up.weight": torch.ones(2)}), "a LoRA"),
-    "a tensor missing": (tensor_file(drop(NAME)), f"nothing was loaded: 1 missing: {OURS}$"),
     "a ckpt with a tensor missing": (pickled(drop(NAME)), f"nothing was loaded: 1 missing: {OURS}"),
     "a layer missing": (
         tensor_file(lambda t: {name: value for name, value in t.items()
                                if not name.startswith(f"{UNET}output_blocks.11.1.")}),
         "26 missing: unet.up.3.layers.2.att"),
-    "a layer missing that shows a size": (
-        tensor_file(lambda t: {name: value for name, value in t.items()
-                               if not name.startswith(f"{VAE}encoder.down.3.")}),
-        "incomplete, it lacks vae.encoder.levels.3.resnets.0.conv1"),
-    "a tensor too many": (tensor_file(lambda t: t | {f"{VAE}decoder.surplus": torch.zeros(1)}),
-                          "nothing was loaded: 1 unexpected: vae.decoder.surplus"),
     "a tensor of nobody's": (tensor_file(lambda t: t | {"surplus": torch.zeros(1)}),
                              "nothing was loaded: 1 unexpected: surplus"),
-    "a tensor of another shape": (
-        tensor_file(lambda t: t | {NAME: torch.zeros(5)}),
-        rf"1 of another shape: {OURS} \(5,\) instead of \(3,\)"),
     "a width that no groups divide": (
         tensor_file(lambda t: t | {
             f"{VAE}encoder.down.0.block.0.conv1.weight": torch.zeros(33, 32, 3, 3)}),
         "its sizes make no network"),
-    "NaN": (tensor_file(with_value(float("nan"))), f"{OURS} contains NaN or infinity, nothing was"),
     "infinity": (tensor_file(with_value(float("-inf"))), f"{OURS} contains NaN or infinity"),
-    "NaN in a ckpt": (pickled(with_value(float("nan"))), f"{OURS} contains NaN or infinity"),
-    "NaN in float16": (
-        tensor_file(lambda t: {k: v.half() if v.is_floating_point() else v for k, v in
-                               with_value(float("nan"))(t).items()}), f"{OURS} contains NaN"),
+    "NaN in a ckpt of float16": (
+        pickled(lambda t: {k: v.half() if v.is_floating_point() else v for k, v in
+                           with_value(float("nan"))(t).items()}), f"{OURS} contains NaN"),
     "quantised": (tensor_file(lambda t: t | {NAME: torch.zeros(3, dtype=torch.int8)}),
                   f"{NAME} holds torch.int8, expected floating-point numbers"),
     "no such file": (lambda t, folder: folder / "nothing.ckpt", "nothing.ckpt"),
     "a diffusers folder of other networks": (
         foreign_folder, r"model.safetensors: these are not the weights .* network .shared.weight"),
-    "our folder without its UNet": (
-        toyworld(lambda folder: (folder / "unet.safetensors").unlink()),
-        "and no UNet: expected unet.safetensors there"),
     "our folder without its sizes": (
         toyworld(lambda folder: (folder / "config.json").unlink()), "is no model: .*config.json"),
-    "our folder, its sizes damaged": (
-        toyworld(replaced("config.json", b'{"name": "x"')), "config.json: it is damaged"),
     "our folder, its UNet cut": (
         toyworld(replaced("unet.safetensors", (SHIPPED / "unet.safetensors").read_bytes()[:-9])),
         "unet.safetensors: it is damaged, cut off"),
     "our folder, its networks exchanged": (
         toyworld(replaced("unet.safetensors", (SHIPPED / "vae.safetensors").read_bytes())),
         "does not fit StableDiffusion, nothing was loaded: .* missing: unet.*; .* unexpected"),
-    "our folder of other sizes": (
-        toyworld(lambda folder: checkpoint.write_config(folder, replace(
-            TOYWORLD, unet=replace(TOYWORLD.unet, context_dim=64)))),
-        r"of another shape: unet.*to_k.weight \(\d+, 128\) instead of \(\d+, 64\)"),
     "our folder of huge sizes": (
         toyworld(lambda folder: checkpoint.write_config(folder, replace(
             TOYWORLD, text=replace(TOYWORLD.text, width=16_384, layers=200)))),
@@ -367,13 +318,6 @@ def test_a_faulty_model_is_refused_and_nothing_is_lost(other, tensors, place, ca
     with pytest.raises((ValueError, FileNotFoundError)):
         checkpoint.load_into(other, path)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-
-
-def test_the_command_in_a_process_of_its_own(tensors, place) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "minisd", "a car", "-m", FAULTS["a pickle that runs a command"][0](
-            tensors, place)], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
 
 
 def test_values_that_only_the_dtype_cannot_hold(tensors, tmp_path) -> None:

@@ -52,8 +52,8 @@ def auto() -> str:
 # What "auto" takes
 
 def test_toyworld_where_there_is_nothing_else(weights) -> None:
-    touch(weights, "README.md", "tokenizer/vocab.json", "licences-accepted.txt", ".v1-5.lock",
-          "photo.png", "toys/config.json", "toys/unet.safetensors", "._model.safetensors")
+    touch(weights, "README.md", "tokenizer/x", ".v1-5.lock", "photo.png", "toys/config.json",
+          "toys/unet.safetensors", "._model.safetensors")
     assert auto() == "toyworld"
     assert registry.find("toyworld") == weights / "toyworld"
 
@@ -223,8 +223,7 @@ def test_the_scan_survives_whatever_lies_there(weights) -> None:
     ("v1-6", "unknown model 'v1-6': expected 'auto', 'toyworld', 'v1-5', 'v1-4', 'v1-3', 'v1-2', "
              "'v1-1', or the path of a folder, a .safetensors or a .ckpt file, as seen from here "
              "or from /"),
-    ("", "unknown model ''"), ("no/such.ckpt", "unknown model 'no/such.ckpt'"),
-    ("\x1b[2J", r"unknown model '\x1b[2J'")])
+    ("", "unknown model ''"), ("\x1b[2J", r"unknown model '\x1b[2J'")])
 def test_a_model_that_is_not_there_says_how_to_get_it(weights, name, message) -> None:
     with pytest.raises(ValueError) as error:
         minisd.load(name)
@@ -311,12 +310,9 @@ def test_verify_knows_a_published_file(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "fault"), [
-    ("a.safetensors", b"", "it is empty"), ("a.safetensors", bytes(100), "it is damaged"),
-    ("a.safetensors", b"\n<!DOCTYPE html><html>", "it is a web page"),
-    ("a.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
-    ("a.ckpt", b"PK\x03\x04" + bytes(99), "it is damaged"), ("vocab.json", b'{"a": 1}', ""),
-    ("vocab.json", b'{"a": ', "it is damaged"), ("merges.txt", b"#version", ""),
-    ("merges.txt", b"\xff\xfe", "no text in UTF-8")])
+    ("a.safetensors", b"", "it is empty"), ("a.ckpt", b"PK\x03\x04" + bytes(99), "it is damaged"),
+    ("vocab.json", b'{"a": 1}', ""), ("vocab.json", b'{"a": ', "it is damaged"),
+    ("merges.txt", b"#version", ""), ("merges.txt", b"\xff\xfe", "no text in UTF-8")])
 def test_verify_says_why_a_file_cannot_be_read(tmp_path, name, data, fault) -> None:
     path = tmp_path / name
     path.write_bytes(data)
@@ -329,13 +325,10 @@ def test_verify_says_why_a_file_cannot_be_read(tmp_path, name, data, fault) -> N
     assert "\n" not in str(error.value)
 
 
-def test_verify_compares_the_size_with_the_published_one(tmp_path) -> None:
+def test_verify_compares_the_size_with_the_published_one_and_wants_a_file(tmp_path) -> None:
     path = tmp_path / "v1-5-pruned-emaonly.safetensors"
     path.write_bytes(save({"x": np.zeros(3, np.float32)}))
     assert registry.verify(path).endswith(f": the published {path.name} has 4,265,146,304 bytes")
-
-
-def test_verify_wants_a_file(tmp_path) -> None:
     with pytest.raises(ValueError, match="a folder: name one file in it"):
         registry.verify(tmp_path)
     with pytest.raises(ValueError, match="not there"):

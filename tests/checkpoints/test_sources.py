@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import v1_files
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from v1_files import NAMES, POSITION_IDS, SMALL, TEXT, UNET, VAE
+from safetensors.torch import save_file
+from v1_files import SMALL, TEXT, UNET, VAE
 
+from minisd.checkpoints.formats import open_weights
 from minisd.checkpoints.sources import PARTS, Source, config_of, open_model, read_config, require
 from minisd.checkpoints.untrusted import Refused
-from minisd.checkpoints.weights import save, write_config
 from minisd.config import V1
 from minisd.pipeline import StableDiffusion
 
@@ -26,90 +25,33 @@ def assert_same(source: Source, sd: StableDiffusion) -> None:
                for name, tensor in expected.items())
 
 
-# Every layout
+# Every layout; test_frozen_layouts.py has all their variants
 
-def without_text_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.replace(TEXT, TEXT.removesuffix("text_model.")): value
-            for name, value in tensors.items()}
-
-
-def old_vae_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The VAE's attention as matrices, not as 1x1 convolutions."""
-    return {name: value[:, :, 0, 0].contiguous() if name.startswith(VAE) and "attn" in name
-            and value.ndim == 4 else value for name, value in tensors.items()}
-
-
-def halves(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.half() if value.is_floating_point() else value
-            for name, value in tensors.items()}
-
-
-def mixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A float32 VAE in a float16 file, as merging tools leave it, a float64 bias among it."""
-    return halves(tensors) | {
-        name: value.double() if name.endswith("conv_out.bias") else value
-        for name, value in tensors.items() if name.startswith(VAE)}
-
-
-def corrupt_ids(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return tensors | {POSITION_IDS: torch.full((3, 5), float("nan"))}
-
-
-VARIANTS = {
-    "ema-only": dict, "full ema": v1_files.full_ema, "fp16": halves, "mixed": mixed,
-    "no text_model": without_text_model, "flat VAE attention": old_vae_names,
-    "corrupt position_ids": corrupt_ids,
-    "no extras": lambda tensors: {name: tensors[name] for name in NAMES},
-    "wrapped": lambda tensors: {f"module.{name}": value for name, value in tensors.items()}}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("ending", ["safetensors", "ckpt"])
-def test_compvis_files(v1sd, tensors, tmp_path, variant, ending) -> None:
-    path, held = tmp_path / f"model.{ending}", VARIANTS[variant](tensors)
+@pytest.mark.parametrize(("change", "ending"), [
+    (dict, "safetensors"), (v1_files.full_ema, "ckpt"),
+    (lambda tensors: {f"module.{name}": value for name, value in tensors.items()}, "ckpt")])
+def test_compvis_files(v1sd, tensors, tmp_path, change, ending) -> None:
+    path, held = tmp_path / f"model.{ending}", change(tensors)
     save_file(held, path) if ending == "safetensors" else torch.save({"state_dict": held}, path)
     source = open_model(path)
     assert (source.layout, source.parts) == ("compvis", PARTS)
     assert str(source).startswith("CompVis checkpoint with text_encoder, unet, vae")
-    assert source.averaged == ("the averaged one" in str(source)) == (variant == "full ema")
+    averaged = change is v1_files.full_ema
+    assert source.averaged == ("the averaged one" in str(source)) == averaged
     assert config_of(source) == read_config(path) == SMALL
     assert_same(source, v1sd)
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new VAE names", "old VAE names"])
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-def test_a_diffusers_folder(v1sd, tmp_path, old, half) -> None:
-    source = open_model(v1_files.diffusers_folder(v1sd, tmp_path / "x", old=old, half=half))
-    assert (source.layout, source.parts) == ("diffusers", PARTS)
-    assert config_of(source) == SMALL
-    assert_same(source, v1sd)
-
-
-def test_bfloat16_files_and_the_pickles_of_old(v1sd, tmp_path) -> None:
+@pytest.mark.parametrize("kind", [".bf16", ".fp16", ""])
+def test_a_diffusers_folder_and_what_is_taken_first(v1sd, tmp_path, kind) -> None:
+    """float32 before float16; bfloat16 and float16 where nothing else is there."""
     folder = v1_files.diffusers_folder(v1sd, tmp_path / "x")
     for path in list(folder.glob("*/*.safetensors")):
-        if path.parent.name == "unet":
-            path.rename(path.with_suffix(".bf16.safetensors"))
-        else:
-            old = {"model": "pytorch_model"}.get(path.stem, path.stem)
-            torch.save(load_file(path), path.with_name(f"{old}.bin"))
-            path.unlink()
-    assert_same(open_model(folder), v1sd)
-
-
-def test_float32_is_taken_before_float16(v1sd, tmp_path) -> None:
-    folder = v1_files.diffusers_folder(v1sd, tmp_path / "x")
-    for path in list(folder.glob("*/*.safetensors")):
-        save_file({"wrong": torch.zeros(1)}, path.with_suffix(".fp16.safetensors"))
-    assert_same(open_model(folder), v1sd)
-
-
-def test_our_own_folder(v1sd, tmp_path) -> None:
-    write_config(tmp_path, SMALL)
-    for part in PARTS:
-        save(v1sd.get_submodule(part), tmp_path / f"{part}.safetensors")
-    source = open_model(tmp_path)
-    assert (source.layout, config_of(source)) == ("minisd", SMALL)
+        path.rename(path.with_suffix(f"{kind}.safetensors"))
+        if not kind:
+            save_file({"wrong": torch.zeros(1)}, path.with_suffix(".fp16.safetensors"))
+    source = open_model(folder)
+    assert (source.layout, source.parts, config_of(source)) == ("diffusers", PARTS, SMALL)
     assert_same(source, v1sd)
 
 
@@ -119,8 +61,7 @@ def test_our_own_folder(v1sd, tmp_path) -> None:
     ["diffusion_pytorch_model-00001-of-00002.safetensors",
      "diffusion_pytorch_model-00002-of-00002.safetensors",
      "diffusion_pytorch_model.safetensors.index.json"],
-    ["diffusion_pytorch_model.non_ema.safetensors"],
-    ["diffusion_pytorch_model.safetensors.0123456789ab.part"], ["diffusion_flax_model.msgpack"]])
+    ["diffusion_pytorch_model.non_ema.safetensors"], ["diffusion_flax_model.msgpack"]])
 def test_what_lies_in_place_of_a_network_is_named(v1sd, tmp_path, names) -> None:
     folder = v1_files.diffusers_folder(v1sd, tmp_path / "x")
     next((folder / "unet").iterdir()).unlink()
@@ -167,15 +108,8 @@ def shapes_of(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Source:
     """A checkpoint of v1's names and these shapes, at full size in no more than a header."""
     path = folder / "x.safetensors"
     save_file({"first_stage_model.loss": torch.zeros(1)}, path)
-    weights = replace(open_model_weights(path), shapes=shapes)
-    names = {name: (weights, name) for name in shapes}
-    return Source(path, "compvis", PARTS, False, names)
-
-
-def open_model_weights(path: Path):
-    from minisd.checkpoints.formats import open_weights
-
-    return open_weights(path)
+    weights = replace(open_weights(path), shapes=shapes)
+    return Source(path, "compvis", PARTS, False, {name: (weights, name) for name in shapes})
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 import gzip
 import hashlib
 import json
-import os
 import random
 import unicodedata
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import minisd
 from minisd.checkpoints import vocabulary
 from minisd.checkpoints.known import TOKENIZER
 from minisd.checkpoints.places import SHIPPED
-from minisd.checkpoints.untrusted import LARGEST_TEXT, Refused
+from minisd.checkpoints.untrusted import Refused
 from minisd.checkpoints.vocabulary import (
     CARRIED,
     ModelTokenizer,
@@ -117,13 +115,6 @@ def test_random_texts_read_as_in_transformers_and_come_back(tokenizer, theirs):
     assert 0.1 < too_long / RANDOM_TEXTS < 0.9      # both kinds were met
 
 
-def test_a_long_prompt_keeps_start_75_tokens_and_end(tokenizer):
-    prompt = " ".join(["astronaut"] * 74) + " riding A Horse, in Space"
-    with pytest.warns(UserWarning, match="longer than 75 tokens; dropped .*: 'a horse, in space'"):
-        ids = tokenizer(prompt)[0].tolist()
-    assert ids == [49406, *[18376] * 74, 6765, 49407]
-
-
 # The words of a model
 
 def test_words_that_a_model_never_saw(tokenizer):
@@ -199,13 +190,11 @@ def test_a_taught_token_has_its_own_id(tokenizer, tmp_path, form):
 
 @pytest.mark.parametrize(("files", "said"), [
     ({"added_tokens": {"<cat-toy>": 50000}}, "its tokens are not numbered from 0 on, each once"),
-    ({"added_tokens": {"<cat-toy>": 320}}, "not numbered from 0 on"),
     ({"added_tokens": {"a</w>": 49408}}, "not numbered"),
     ({"added_tokens": {"": 49408}}, "not numbered"), ({"added_tokens": [1]}, "it is damaged"),
-    ({"added_tokens": {"<cat-toy>": "49408"}}, "not numbered"),
     ({"tokenizer": {"added_tokens": [{"id": 1}]}}, "it is damaged, cut off, or no tokenizer"),
-    ({"vocab": {"a": 0, END: 1}}, "it is damaged"), ({"vocab": [1]}, "it is damaged"),
-    ({"vocab": {"\ud800": 0, START: 1, END: 2}}, "it is damaged"), ({"vocab": None}, "damaged")])
+    ({"vocab": {"a": 0, END: 1}}, "it is damaged"), ({"vocab": None}, "it is damaged"),
+    ({"vocab": {"\ud800": 0, START: 1, END: 2}}, "it is damaged")])
 def test_files_that_do_not_belong_together(tokenizer, tmp_path, files, said):
     published(tmp_path, tokenizer, **files)
     with pytest.raises(Refused, match=said) as error:
@@ -221,24 +210,14 @@ def test_a_missing_file_is_named(tokenizer, tmp_path, missing):
         read_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "words.txt"])
-@pytest.mark.parametrize("kind", ["latin-1", "utf-16", "folder", "sparse", "cut"])
-def test_files_that_are_no_text(tmp_path, name, kind):
+@pytest.mark.parametrize(("name", "data"), [
+    ("vocab.json", b"{"), ("merges.txt", b"gr\xf6\xdfer"), ("words.txt", b"\xff\xfea\0")])
+def test_files_that_are_no_text(tmp_path, name, data):
+    """What else is no text: test_untrusted.py."""
     for path in (SHIPPED / "tokenizer").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    file = tmp_path / name
-    if kind == "folder":
-        file.unlink()
-        file.mkdir()
-    elif kind == "sparse":
-        os.truncate(file, LARGEST_TEXT + 1)
-    elif kind == "cut":
-        file.write_bytes(file.read_bytes()[:-9])
-    else:
-        file.write_bytes("größer".encode(kind))
-    if (name, kind) == ("words.txt", "cut"):
-        return                                          # fewer words are words still
-    with pytest.raises(Refused, match=str(tmp_path)):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(Refused, match=str(tmp_path / name)):
         read_tokenizer(tmp_path)
 
 
@@ -294,12 +273,7 @@ def test_a_package_is_read_without_being_imported(tokenizer, tmp_path, monkeypat
     found = packaged_tokenizer(max_length=6)
     assert found is not None and found.vocab == tokenizer.vocab
     assert found.encode("a photo of a cat").tokens[1:5] == ("a</w>", "photo</w>", "of</w>", "a</w>")
-
-
-def test_another_file_of_that_name_is_not_taken(tmp_path, monkeypatch):
-    file = carried_vocabulary()
-    assert file is not None
-    carrier(tmp_path, monkeypatch, file.read_bytes()[:-1])
+    (tmp_path / "carrier_of_tests" / CARRIED).write_bytes(b"another file of that name")
     assert packaged_tokenizer() is None
 
 
@@ -312,12 +286,3 @@ def test_the_published_vocabulary_is_clips(tokenizer):
     for known, text in zip(TOKENIZER, (vocab, "\n".join(["#version: 0.2", *merges, ""])),
                            strict=True):
         assert hashlib.sha256(text.encode()).hexdigest() == known.sha256
-
-
-def test_a_typed_control_token_is_one_and_is_named(tokenizer):
-    with pytest.warns(UserWarning, match="control tokens, not words"):
-        ids = tokenizer(f"a cat {END} a photo")[0].tolist()
-    assert ids[:7] == [49406, 320, 2368, 49407, 320, 1125, 49407]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tokenizer("a cat <|end of text|>")

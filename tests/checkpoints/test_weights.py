@@ -92,20 +92,15 @@ def test_one_error_lists_all_differences_and_nothing_is_loaded(other, path):
     tensors["surplus\x1b[2J"] = torch.zeros(3)
     tensors["position_embedding.weight"] = torch.zeros(14, 21)
     tensors["layers.0.norm1.weight"] = torch.zeros(21, 1)
+    tensors |= {f"z.{i}": torch.zeros(1) for i in range(8)}
     save_file(tensors, path)
     text = assert_untouched(other, lambda: weights.load_into(other, path))
     assert text.startswith(f"{path}: it does not fit CLIPTextTransformer, nothing was loaded: ")
     assert "2 missing: final_norm.bias, layers.1.mlp.fc2.weight;" in text
-    assert r"1 unexpected: surplus\x1b[2J;" in text
+    assert r"9 unexpected: surplus\x1b[2J, z.0, z.1, z.2, z.3 ...;" in text
     assert "2 of another shape: " in text
     assert "position_embedding.weight (14, 21) instead of (13, 21)" in text
     assert "layers.0.norm1.weight (21, 1) instead of (21,)" in text
-
-
-def test_long_lists_of_differences_are_cut(other, path):
-    save_file({f"surplus.{i}": torch.zeros(1) for i in range(9)}, path)
-    text = assert_untouched(other, lambda: weights.load_into(other, path))
-    assert "surplus.4 ..." in text and "surplus.5" not in text and "9 unexpected" in text
 
 
 @pytest.mark.parametrize("part", PREFIXES)
@@ -118,11 +113,6 @@ def test_a_fault_in_the_last_tensor_leaves_a_network_as_it_was(tensors, tmp_path
     text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "x.safetensors"))
     assert text.endswith("contains NaN or infinity, nothing was loaded: the file is damaged, or "
                          "its training or merging failed; take another")
-    foreign = {"text_encoder": UNET, "unet": TEXT, "vae": TEXT}[part]
-    save_file({name: value for name, value in tensors.items() if name.startswith(foreign)},
-              tmp_path / "y.safetensors")
-    text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "y.safetensors"))
-    assert re.search("and no (text encoder|UNet|VAE): expected", text)
 
 
 def test_a_model_without_memory_cannot_be_filled(tensors, tmp_path):
@@ -169,17 +159,13 @@ def test_the_fingerprint_does_not_depend_on_the_dtype_loaded_in(net, tmp_path, t
     assert len(names) == 1 and re.fullmatch("[0-9a-f]{12}", names.pop())
 
 
-def test_the_fingerprint_sees_a_change_of_any_tensor(net, other):
+def test_the_fingerprint_sees_a_change_of_any_tensor_name_and_shape(net, other):
     seen = {weights.fingerprint(net), weights.fingerprint(other)}
-    for name, p in net.named_parameters():
+    for p in net.parameters():
         with torch.no_grad():
             p.add_(0.01 * torch.randn_like(p) + 0.01)
         seen.add(weights.fingerprint(net))
-        assert p.dtype == torch.float32, name
     assert len(seen) == 2 + len(list(net.parameters()))
-
-
-def test_the_fingerprint_sees_names_and_shapes():
     square, tall, renamed = nn.Linear(4, 4, bias=False), nn.Linear(2, 8, bias=False), nn.Module()
     with torch.no_grad():
         tall.weight.copy_(square.weight.reshape(8, 2))

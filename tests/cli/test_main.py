@@ -4,13 +4,11 @@ import errno
 import io
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from PIL import Image
 import minisd
 from minisd.cli import memory
 from minisd.cli.main import SUBCOMMANDS, main
-from minisd.cli.terminal import Output, watching
+from minisd.cli.terminal import watching
 from minisd.observe import png, trace
 
 SCRIPT = "import sys; from minisd.cli.main import main; "
@@ -52,24 +50,14 @@ def test_each_has_a_help_and_refuses_an_unknown_option(name, capsys, refused):
     assert refused(name, "--wide") == "unknown option '--wide': see --help"
 
 
-@pytest.fixture
-def fake(monkeypatch) -> ModuleType:
-    """A subcommand of this test, `fake`, that says 7 and remembers what it was given."""
-    module = ModuleType("minisd.cli.fake")
-    module.seen = []
-    module.run = lambda argv: module.seen.append(argv) or 7
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+def test_a_subcommand_runs_in_place_of_the_painter(stub, capsys, monkeypatch):
+    seen = []
+    module = SimpleNamespace(run=lambda argv: seen.append(argv) or 7)
+    monkeypatch.setitem(sys.modules, "minisd.cli.fake", module)
     monkeypatch.setitem(SUBCOMMANDS, "fake", "what a fake does")
-    return module
-
-
-def test_a_subcommand_runs_in_place_of_the_painter(stub, fake, capsys):
-    assert main(["fake"]) == 7 and main(["fake", "toyworld", "--all"]) == 7
-    assert fake.seen == [[], ["toyworld", "--all"]] and stub.run is None
+    assert main(["fake", "toyworld", "--all"]) == 7
+    assert seen == [["toyworld", "--all"]] and stub.run is None
     assert main(["fake about cars"]) == 0 and main(["--prompt", "fake"]) == 0
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert re.search("fake +what a fake does", capsys.readouterr().out)
 
 
 # What it refuses
@@ -81,32 +69,19 @@ BAD = {
     "two prompts": (["x", "--prompt", "y"], "expected one prompt, got two"),
     "no quotes": (["a", "red", "car"], "unexpected 'red' after the prompt: put .* in quotes"),
     "prompt of bytes": (["caf\udce9"], r"expected text in UTF-8, got 'caf\\udce9'"),
-    "negative of bytes": (["x", "--negative-prompt", "\udcff"], "--negative-prompt: expected text"),
     "half a pair": (["--prompt", "a \ud83d"], "--prompt: expected text in UTF-8"),
     "unknown option": (["x", "--stepz", "3"], "unknown option '--stepz': see --help"),
-    "abbreviated option": (["x", "--step", "3"], "unknown option '--step'"),
     "short unknown option": (["x", "-q"], "unknown option '-q'"),
     "option without value": (["x", "--steps"], "--steps.*expected one argument"),
     "steps 0": (["x", "--steps", "0"], "steps must be from 1 to 1000, got 0"),
-    "steps negative": (["x", "--steps", "-5"], "steps must be from 1 to 1000, got -5"),
     "steps no number": (["x", "--steps", "many"], "steps must be an integer, got 'many'"),
-    "steps a fraction": (["x", "--ddim_steps", "2.5"], "steps must be an integer, got 2.5"),
     "steps of many lines": (["x", "--steps", "1\n2"], r"got '1\\n2'"),
-    "steps endless": (["x", "--steps", "9" * 5000], "steps must be an integer, got inf"),
     "guidance NaN": (["x", "--guidance-scale", "nan"], "guidance_scale must be finite, got nan"),
-    "guidance overflow": (["x", "--scale", "1e999"], "guidance_scale must be finite, got inf"),
-    "guidance text": (["x", "--cfg-scale", "strong"], "must be a number, got 'strong'"),
-    "eta": (["x", "--eta", "1.5"], "eta must be from 0.0 to 1.0, got 1.5"),
     "strength alone": (["x", "--strength", "0.5"], "--strength: expected --init-image FILE"),
     "strength high": (["x", "--init-image", "photo.png", "--strength", "1.01"],
                       "strength must be from 0.0 to 1.0, got 1.01"),
     "height 100": (["x", "-H", "100"], "height must be a multiple of 8, got 100"),
-    "width 0": (["x", "-W", "0"], "width must be from 1 to 1048576, got 0"),
-    "height of 20 digits": (["x", "-H", "8" * 20], "height must be from 1 to 1048576, got 8{20}"),
-    "seed negative": (["x", "--seed", "-1"], f"seed must be from 0 to {LARGEST}, got -1"),
-    "seed 2**63": (["x", "--seed", str(2 ** 63)], f"from 0 to {LARGEST}, got 9223"),
     "seed + count": (["x", "--seed", LARGEST, "--num-images", "2"], f"from 0 to {LARGEST}, got"),
-    "count 0": (["x", "--num-images", "0"], "num_images must be from 1 to 1048576, got 0"),
     "count 2e9": (["x", "--num-images", "2000000000"], "num_images must be from 1 to 1048576"),
     "sampler": (["x", "--sampler", "magic"], "--sampler.*'magic' .choose from '?ddim'?, '?ddpm"),
     "dtype": (["x", "--dtype", "float8"], "--dtype.*'float8' .choose from '?auto'?, '?float32"),
@@ -114,8 +89,6 @@ BAD = {
     "output folder.png": (["x", "-o", "folder.png"], "-o: .* got 'folder.png', which is a folder"),
     "second output a folder": (["x", "-o", "f.png", "--num-images", "2"], "got 'f-2.png', which"),
     "output jpg": (["x", "-o", "out.jpg"], "--output.*ends in .png, got 'out.jpg'"),
-    "output nothing": (["x", "-o", ""], "--output.*ends in .png"),
-    "output ending alone": (["x", "-o", ".png"], "--output.*ends in .png"),
     "output below a file": (["x", "-o", "text.txt/a/out.png"],
                             "expected a folder that can be written, got '.*text.txt'"),
     "no such picture": (["x", "--init-image", "nope.png"], "a file that is there, got 'nope.png'"),
@@ -123,20 +96,14 @@ BAD = {
                               "--init-image: expected a file that is there: download it first, got"
                               " 'https://x.org/a.png'"),
     "no picture": (["x", "--init-image", "text.txt"], "'text.txt' cannot be read"),
-    "empty picture": (["x", "--init-image", "empty.png"], "'empty.png' cannot be read"),
-    "truncated picture": (["x", "--init-image", "cut.png"], "'cut.png' cannot be read"),
     "folder as picture": (["x", "--init-image", "folder"], "a file that is there, got 'folder'"),
     "mask alone": (["x", "--mask", "photo.png"], "--mask: expected --init-image FILE with it"),
     "paste alone": (["x", "--paste"], "--paste: expected --mask FILE with it"),
-    "paste without a mask": (["x", "--init-image", "photo.png", "--paste"], "expected --mask FILE"),
-    "no such mask": (["x", "--init-image", "photo.png", "--mask", "nope.png"], "got 'nope.png'"),
     "snapshots of what": (["--snapshots", "a red car"],
                           "above 0 and at most 1, or nothing and the prompt before it, got 'a red"),
     "snapshots 0": (["x", "--snapshots", "0"], "above 0 and at most 1"),
-    "snapshots NaN": (["x", "--snapshots", "nan"], "above 0 and at most 1"),
     "steps into a file": (["x", "--steps-dir", "text.txt"], "new or empty folder, got 'text.txt'"),
     "steps among files": (["x", "--steps-dir", "folder"], "expected a new or empty folder"),
-    "steps below a file": (["x", "--steps-dir", "text.txt/x"], "choose another with --steps-dir"),
     "trace into a folder": (["x", "--trace", "folder"], "--trace: expected the name of a file"),
     "trace below a file": (["x", "--trace", "text.txt/x"], "choose another with --trace"),
     # Two things in one place
@@ -149,7 +116,6 @@ BAD = {
     # Links to what is not there
     "output a dead link": (["x", "-o", "dead.png"], "written, got '/nowhere/at/all'"),
     "output below one": (["x", "-o", "gone/out.png"], "written, got '.*gone'.*choose another with"),
-    "trace below one": (["x", "--trace", "gone/t"], "written, got '.*gone'.*choose another with"),
     "steps into one": (["x", "--steps-dir", "gone"], "new or empty folder, got 'gone'"),
 }
 
@@ -160,8 +126,6 @@ def test_bad_input_is_one_line_and_status_2(stub, photo, refused, case):
         Path(name).mkdir()
     Path("folder", "file").touch()
     Path("text.txt").write_text("hello")
-    Path("empty.png").touch()
-    Path("cut.png").write_bytes(Path(photo).read_bytes()[:-40])
     Path("link.png").symlink_to(photo)
     Path("dead.png").symlink_to("/nowhere/at/all/x.png")
     Path("gone").symlink_to("/nowhere/at/all")
@@ -242,12 +206,6 @@ def test_a_link_is_written_through(stub):
         assert Path("link.png").is_symlink() and png.read_metadata(target)["seed"] == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_folder_without_permission(stub, tmp_path, refused):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert "expected a folder that can be written, got" in refused("x", "-o", "locked/out.png")
-
-
 # How it fails
 
 FRAMES = ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
@@ -258,13 +216,11 @@ FRAMES = ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: ca
 @pytest.mark.parametrize(("error", "status", "said"), [
     (ValueError("weights:\nexpected a UNet, got none"), 2, "weights: expected a UNet, got none"),
     (TypeError("no text"), 2, "no text"), (FileNotFoundError("no weights"), 2, "no weights"),
-    (RuntimeError("the network is down"), 1, "the network is down"),
     (RuntimeError("shapes differ\nframe #0: c10"), 1, "shapes differ"),
     (RuntimeError(FRAMES), 1,
      f"out of memory (tried to allocate 17179869184 bytes): {memory.ADVICE}"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
      1, f"out of memory (tried to allocate 2.00 gib): {memory.ADVICE}"),
-    (RuntimeError("std::bad_alloc"), 1, f"out of memory: {memory.ADVICE}"),
     (MemoryError(), 1, f"out of memory: {memory.ADVICE}"),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "[Errno 12] Cannot allocate memory"),
     (ImportError("no torch", name="torch"), 1,
@@ -301,8 +257,7 @@ def test_float32_is_advised_to_float16_alone(stub, refused, dtype, advised):
 
 
 @pytest.mark.parametrize(("argv", "needed"), [
-    (["-H", "8192", "-W", "8192"], "21.1"), (["--num-images", "100000"], "81.6"),
-    (["--num-images", "100000", "--scale", "1"], "43.3")])
+    (["-H", "8192", "-W", "8192"], "21.1"), (["--num-images", "100000", "--scale", "1"], "43.3")])
 def test_a_run_beyond_the_memory_is_refused_before_it_starts(stub, refused, monkeypatch, argv,
                                                             needed):
     monkeypatch.setattr(memory, "free_memory", lambda: 5 * 10 ** 9)
@@ -345,16 +300,6 @@ def test_streams_as_a_shell_closes_them(tmp_path, redirection):
     assert done.stdout in ("a-1.png\n", "")
 
 
-def test_a_reader_that_leaves_is_not_complained_about(capfd, monkeypatch):
-    reading, writing = os.pipe()
-    os.close(reading)
-    out = Output(os.fdopen(writing, "w"))
-    for line in ("one", "two"):
-        print(line, file=out, flush=True)
-    out.stream.close()                          # as the interpreter does in the end
-    assert out.failed
-
-
 @pytest.mark.parametrize("what", ["out.png", "steps/000.png", "out-snapshots.png", "t.st"])
 def test_a_full_disk_is_one_line_with_the_file_s_name(place, refused, monkeypatch, capsys, what):
     save = png.save_png
@@ -377,38 +322,6 @@ def test_a_full_disk_is_one_line_with_the_file_s_name(place, refused, monkeypatc
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("minisd: error: ") and what in line and "No space left" in line
     assert not Path(what).exists() and not list(Path().rglob(".minisd-*"))
-
-
-@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
-def test_a_disk_that_is_really_full(program, tmp_path):
-    """In place of a disk, a limit for the size of files; the trace's library is in Rust."""
-    done = program("a car", "--steps", "1", "-H", "64", "-W", "64", "-o", "a.png", "--trace", "t",
-                   text=True, preexec_fn=lambda: resource.setrlimit(
-                       resource.RLIMIT_FSIZE, (20_000, 20_000)))
-    assert done.returncode == 1 and os.listdir(tmp_path) == ["a.png"], done.stderr
-    assert re.match("minisd: error: .*(File too large.*: 't'|^t .*too large)",
-                    done.stderr.splitlines()[-1])
-
-
-@pytest.mark.parametrize("forced", [False, True])
-def test_programs_that_save_at_once_lose_nothing(tmp_path, monkeypatch, forced):
-    """forced: each believes that the name is free."""
-    if forced:
-        real = os.path.lexists
-        monkeypatch.setattr(os.path, "lexists", lambda path: Path(path).name != "x-42.png"
-                            and real(path))
-    picture, saved = Image.new("RGB", (8, 8)), []
-
-    def save() -> None:
-        for _ in range(10):
-            saved.append(png.save_png(picture, tmp_path / "x-42.png", new=True))
-
-    threads = [threading.Thread(target=save) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(saved)) == len(os.listdir(tmp_path)) == 40
 
 
 # Interrupted

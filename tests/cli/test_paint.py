@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import minisd
 from minisd import samplers, settings
@@ -52,33 +51,23 @@ def test_defaults_are_the_model_s_own(stub):
 @pytest.mark.parametrize(("words", "name", "value"), [
     (["--negative-prompt", "sand"], "negative_prompt", "sand"),
     (["--guidance-scale", "3"], "guidance_scale", 3.0),
-    (["--cfg-scale", "3.5"], "guidance_scale", 3.5),
-    (["--scale", "-1"], "guidance_scale", -1.0),
-    (["--steps", "7"], "steps", 7),
-    (["--ddim_steps", "999"], "steps", 999),
-    (["--steps", "1000", "--sampler", "ddpm"], "steps", 1000),
-    (["--seed", "0"], "seeds", (0,)),
+    (["--cfg-scale", "3.5"], "guidance_scale", 3.5), (["--scale", "-1"], "guidance_scale", -1.0),
+    (["--steps", "7"], "steps", 7), (["--ddim_steps", "999"], "steps", 999),
     (["--seed", str(2 ** 63 - 1)], "seeds", (2 ** 63 - 1,)),
-    (["-H", "64"], "height", 64), (["--height", "72"], "height", 72),
-    (["-W", "64"], "width", 64), (["--width", "8"], "width", 8),
-    (["--sampler", "plms"], "sampler", "plms"),
-    (["--num-images", "3"], "prompts", ("x", "x", "x")),
-    (["--eta", "1"], "eta", 1.0),
-])
+    (["-H", "64"], "height", 64), (["--width", "8"], "width", 8),
+    (["--sampler", "plms"], "sampler", "plms"), (["--num-images", "3"], "prompts", ("x",) * 3),
+    (["--eta", "1"], "eta", 1.0)])
 @pytest.mark.parametrize("prompt_first", [True, False])
 def test_every_option_arrives(stub, words, name, value, prompt_first):
     assert main(["x", *words] if prompt_first else [*words, "x"]) == 0
     assert getattr(stub.run, name) == value
-    changed = {name, "sampler", *({"seeds"} if name == "prompts" else ())}
+    changed = {name, *({"seeds"} if name == "prompts" else ())}
     assert all(getattr(stub.run, key) == DEFAULTS[key] for key in DEFAULTS.keys() - changed)
 
 
-@pytest.mark.parametrize(("words", "name", "value"), [
-    (["-m", "toyworld"], "model", "toyworld"), (["--model", "."], "model", "."),
-    (["--device", "cuda:1"], "device", "cuda:1"), (["--dtype", "bfloat16"], "dtype", "bfloat16")])
-def test_every_option_of_loading_arrives(stub, words, name, value):
-    assert main(["x", *words]) == 0
-    assert stub.loaded[name] == value
+def test_every_option_of_loading_arrives(stub):
+    assert main(["x", "-m", ".", "--device", "cuda:1", "--dtype", "bfloat16"]) == 0
+    assert stub.loaded == {"model": ".", "device": "cuda:1", "dtype": "bfloat16"}
 
 
 def test_a_prompt_of_any_characters_also_as_an_option(stub):
@@ -127,18 +116,14 @@ def test_the_record_in_a_picture(stub, capsys):
     assert os.listdir("new") == ["out.png"]
 
 
-def test_default_names_never_overwrite(stub, capsys):
-    for _ in range(2):
-        assert main([PROMPT]) == 0
+def test_default_names_never_overwrite_and_an_explicit_one_does(stub, capsys):
+    for seed in ("42", "42", "7"):
+        assert main([PROMPT, "--seed", seed, *["-o", "out.png"] * (seed == "7")]) == 0
     stem = "a-red-car-below-a-yellow-balloon-42"
     assert sorted(os.listdir("outputs")) == [f"{stem}-2.png", f"{stem}.png"]
     assert f"{stem}-2.png" in capsys.readouterr().out
-
-
-def test_an_explicit_name_overwrites(stub):
-    for seed in ("1", "2"):
-        assert main([PROMPT, "-o", "out.png", "--seed", seed]) == 0
-    assert os.listdir() == ["out.png"] and png.read_metadata("out.png")["seed"] == 2
+    assert main([PROMPT, "--seed", "8", "-o", "out.png"]) == 0
+    assert png.read_metadata("out.png")["seed"] == 8
 
 
 def test_several_pictures_are_numbered(stub, capsys):
@@ -196,33 +181,26 @@ def test_nothing_that_is_kept_changes_the_picture(place, capsys):
 
 
 def test_snapshots(place, shipped):
-    assert main([*FAST, "-o", "out.png", "--snapshots"]) == 0
+    """Of one picture in full, of several at another ratio; never over what is there."""
+    Path("outputs").mkdir()
+    Path("outputs/a-red-car-42-snapshots.png").write_text("precious")
+    assert main([*FAST, "--snapshots"]) == 0
+    assert sorted(os.listdir("outputs")) == [
+        "a-red-car-42-snapshots-2.png", "a-red-car-42-snapshots.png", "a-red-car-42.png"]
+    assert Path("outputs/a-red-car-42-snapshots.png").read_text() == "precious"
     trace = shipped.trace(FAST[0], **ASKED)
-    strip = pixels("out-snapshots.png")
+    strip = pixels("outputs/a-red-car-42-snapshots-2.png")
     assert strip.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)
     for column, snapshot in enumerate(trace.snapshots(0.25)):
         for row, picture in enumerate((snapshot.x_t_picture, snapshot.x0_picture)):
             cell = strip[66 * row:66 * row + 64, 66 * column:66 * column + 64]
             assert (cell == np.asarray(picture)).all()
-    assert (strip[:64, -64:] == pixels("out.png")).all()
-
-
-def test_snapshots_of_several_pictures_at_another_ratio(place):
+    assert (strip[:64, -64:] == pixels("outputs/a-red-car-42.png")).all()
     assert main([*FAST, "--snapshots", "0.5", "--num-images", "2", "-o", "a.png"]) == 0
-    assert sorted(os.listdir()) == ["a-1-snapshots.png", "a-1.png", "a-2-snapshots.png", "a-2.png"]
     for i in "12":
         strip = pixels(f"a-{i}-snapshots.png")
         assert strip.shape == (130, 3 * 64 + 4, 3)
         assert (strip[66:, -64:] == pixels(f"a-{i}.png")).all()
-
-
-def test_snapshots_of_default_names_never_overwrite(place):
-    Path("outputs").mkdir()
-    Path("outputs/a-red-car-42-snapshots.png").write_text("precious")
-    assert main([*FAST, "--snapshots", "1"]) == 0
-    assert sorted(os.listdir("outputs")) == [
-        "a-red-car-42-snapshots-2.png", "a-red-car-42-snapshots.png", "a-red-car-42.png"]
-    assert Path("outputs/a-red-car-42-snapshots.png").read_text() == "precious"
 
 
 @pytest.mark.parametrize(("count", "numbers"), [("1", [""]), ("2", ["-1", "-2"])])
@@ -295,20 +273,12 @@ def test_a_batch_has_the_pictures_of_the_library_and_warns(place, shipped, capsy
         assert np.abs(np.int16(pixels(written)) - np.int16(again)).max() <= 1
 
 
-def test_an_input_picture_of_any_mode(stub):
-    Image.new("RGBA", (24, 16), (0, 0, 0, 0)).save("photo.png")
-    assert main(["x", "--init-image", "photo.png"]) == 0
-    assert stub.run.image.mode == "RGB" and stub.run.image.getpixel((0, 0)) == (255, 255, 255)
-
-
 @pytest.mark.filterwarnings("always::UserWarning")
 @pytest.mark.parametrize(("prompt", "warning"), [
     ("", ""), (" \t\n", ""), ("car " * 75, ""),
-    ("car " * 75 + "Yellow", "longer than 75 tokens; dropped 6 characters: 'yellow'"),
     ("car " * 20_000, "longer than 75 tokens; dropped 79,699 characters: 'car car"),
-    ("a 😀 car 👩\u200d👧", ""), ("一只猫", "toyworld never saw '一只猫'"),
-    ("a\x00red\x1b[0m car", ""), ("\ue000 \U0010ffff", ""),
-    ("a car <|endoftext|> sea", "are control tokens, not words")], ids=range(10))
+    ("一只猫", "toyworld never saw '一只猫'"), ("a\x00red\x1b[0m car 👩\u200d👧", ""),
+    ("a car <|endoftext|> sea", "are control tokens, not words")], ids=range(7))
 def test_any_text_is_a_prompt(place, shipped, capsys, prompt, warning):
     picture, = shipped.text_to_image(prompt, steps=5, seed=42, height=8, width=8)
     small = ["--steps", "5", "-H", "8", "-W", "8", "-o", "x.png"]

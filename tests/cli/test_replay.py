@@ -38,9 +38,8 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
 
 @pytest.mark.parametrize("options", [
     [], ["--negative-prompt=-sand, \"grass\"", "--seed", "7", "--guidance-scale", "3.1"],
-    ["--sampler", "euler_a", "--steps", "3"], ["--eta", "0.3"], ["-W", "72"],
+    ["--sampler", "euler_a", "--steps", "3"], ["--eta", "0.3", "-W", "72"],
     ["--init-image", "photo.png", "--strength", "0.5"],
-    ["--init-image", "photo.png", "--mask", "mask.png", "--strength", "0.9"],
     ["--init-image", "photo.png", "--mask", "mask.png", "--paste"]],
     ids=lambda options: " ".join(options) or "plain")
 def test_a_picture_is_painted_again(place, photo, mask, capsys, options):
@@ -68,12 +67,6 @@ def test_a_pasted_picture_keeps_its_references_size_and_is_painted_again(place, 
     assert (painted[~white] == noise[~white]).all() and (painted[white] != noise[white]).any()
     assert main(["replay", "out.png", *inputs, "-o", "again.png"]) == 0
     assert last_line(capsys) == SAME
-
-
-def test_the_default_name_of_a_replay_never_overwrites(place):
-    assert main(FAST) == 0
-    assert main(["replay", "outputs/a-red-car-42.png"]) == 0
-    assert sorted(os.listdir("outputs")) == ["a-red-car-42-2.png", "a-red-car-42.png"]
 
 
 def test_a_replay_wants_the_pictures_that_were_used(place, photo, mask, capsys, refused):
@@ -153,7 +146,7 @@ def test_it_says_when_the_file_was_touched(place, capsys):
                         r"\d+ of 255", last_line(capsys))
 
 
-@pytest.mark.parametrize("size", [(64, 32), (8_000_000, 64), (64, 1_048_576)])
+@pytest.mark.parametrize("size", [(64, 32), (8_000_000, 64)])
 def test_a_record_of_another_size_paints_nothing(place, refused, monkeypatch, size):
     painted()
     rewrite("out.png", width=size[0], height=size[1])
@@ -164,15 +157,11 @@ def test_a_record_of_another_size_paints_nothing(place, refused, monkeypatch, si
 
 
 @pytest.mark.parametrize(("changes", "phrase"), [
-    ({"steps": "many"}, "steps must be an integer, got 'many'"), ({"steps": 0}, "steps must be"),
-    ({"steps": None}, "lacks steps"), ({"steps": True}, "got 'True'"),
-    ({"seed": -3}, "seed must be from 0 to"), ({"height": 63}, "multiple of 8"),
-    ({"seed": [1, 2]}, "seed must be an integer"), ({"height": 64.5}, "height must be an integer"),
-    ({"sampler": "magic"}, "'magic'"), ({"guidance_scale": float("nan")}, "finite"),
+    ({"steps": "many"}, "steps must be an integer, got 'many'"), ({"steps": True}, "got 'True'"),
+    ({"steps": None}, "lacks steps"), ({"seed": [1, 2]}, "seed must be an integer"),
+    ({"height": 63}, "multiple of 8"), ({"guidance_scale": float("nan")}, "finite"),
     ({"dtype": "float8"}, "float8"), ({"strength": 0.5}, "--init-image"),
-    ({"paste": True}, "--mask"), ({"eta": [1]}, "eta must be a number"),
-    ({"without": "seed"}, "lacks seed; nothing can be painted"),
-    ({"without": "fingerprint"}, "lacks fingerprint")])
+    ({"paste": True}, "--mask"), ({"without": "fingerprint"}, "lacks fingerprint")])
 def test_a_record_that_makes_no_sense(place, refused, changes, phrase):
     painted()
     rewrite("out.png", **changes)

@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 import minisd
 from minisd.checkpoints import download, known, places, registry
-from minisd.checkpoints.config_file import read_own_config, write_config
+from minisd.checkpoints.config_file import write_config
 from minisd.checkpoints.known import File, Model
 from minisd.checkpoints.places import SHIPPED, WEIGHTS
 from minisd.cli import arguments, lab
@@ -32,7 +31,6 @@ from minisd.observe import summary
 ROOT = places.PACKAGE.parent
 BAD = {
     "info of nothing": (["info", "nope"], "unknown model 'nope': expected 'auto', .* or the path"),
-    "info of nobody": (["info", "~nobody-here/x"], "unknown model '~nobody-here/x'"),
     "info of two": (["info", "v1", "v1-5"], "unexpected 'v1-5': see --help"),
     "info of text": (["info", "text.txt"], "text.txt"),
     "info of a folder": (["info", "folder"], "folder is no model|folder: "),
@@ -40,15 +38,11 @@ BAD = {
     "download nothing": (["download"], "arguments are required: v1-5|"),
     "download another": (["download", "sdxl"], "'sdxl' .choose from '?v1-5"),
     "download half of nothing": (["download", "tokenizer", "--half"], "no float16 version"),
-    "download from nowhere": (["download", "tokenizer", "--endpoint", "hub"],
-                              "--endpoint: expected an address such as"),
     "download into a file": (["download", "tokenizer", "--folder", "text.txt/x"],
                              "choose another with --folder"),
     "verify nothing": (["verify"], "arguments are required: FILE"),
-    "verify no file": (["verify", "nope"], "expected a file that is there, got 'nope'"),
     "verify a folder": (["verify", "folder"], "expected a file that is there, got 'folder'"),
     "replay nothing": (["replay"], "arguments are required: PNG"),
-    "replay no file": (["replay", "nope.png"], "expected a file that is there, got 'nope.png'"),
     "replay text": (["replay", "text.txt"], "'text.txt' cannot be read"),
     "replay a stranger": (["replay", "photo.png"], "'photo.png' carries no metadata of minisd"),
     "replay to jpg": (["replay", "photo.png", "-o", "x.jpg"], "ends in .png, got 'x.jpg'"),
@@ -90,10 +84,7 @@ def test_info_knows_the_sizes(capsys, monkeypatch, tmp_path, model, sizes, origi
 
 def test_info_says_all_of_it(capsys):
     assert main(["info", "toyworld", "--arrays"]) == 0
-    text = capsys.readouterr().out
-    assert text.endswith(
-        summary.info(read_own_config(SHIPPED / "config.json"), arrays=True) + "\n")
-    assert len(re.findall(r"^unet\.\S+ +[\d x]+ +[\d,]+$", text, re.M)) == 326
+    assert capsys.readouterr().out.endswith(f"\n\n{summary.info(TOYWORLD, arrays=True)}\n")
 
 
 def test_info_checks_that_the_names_fit(refused, tmp_path):
@@ -165,17 +156,10 @@ def test_every_option_of_download_arrives(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("-m v1-4\n")
 
 
-def test_a_licence_that_is_not_accepted(hub, tmp_path, capsys, monkeypatch, refused):
-    argv = ["download", "v1-5", "--folder", str(tmp_path / "weights")]
+def test_without_a_network_or_a_licence_it_is_one_line(hub, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO())            # no terminal
-    assert re.search("no terminal to ask on: read http.* and add --accept-licence", refused(*argv))
-    answer = SimpleNamespace(isatty=lambda: True, readline=lambda: "n\n")
-    monkeypatch.setattr(sys, "stdin", answer)
-    assert main(argv) == 1
-    assert capsys.readouterr().err.endswith("was not accepted: nothing was downloaded\n")
-
-
-def test_without_a_network_it_is_one_line(hub, tmp_path, refused):
+    assert re.search("no terminal to ask on: read http.* and add --accept-licence", refused(
+        "download", "v1-5", "--folder", str(tmp_path / "weights")))
     for blob in hub.rglob("blobs/*"):
         blob.unlink()
     line = refused("download", "tokenizer", "--folder", str(tmp_path / "weights"),
@@ -183,10 +167,10 @@ def test_without_a_network_it_is_one_line(hub, tmp_path, refused):
     assert re.fullmatch(r"cannot reach http://127.0.0.1:9 \(.*\): go online, or check .*", line)
 
 
-def test_verify(tmp_path, capsys, monkeypatch, refused):
+def test_verify(tmp_path, capsys, refused):
     path = SHIPPED / "vae.safetensors"
     assert main(["verify", str(path)]) == 0
-    assert str(path) in capsys.readouterr().out
+    assert f"{path} is vae.safetensors of toyworld (" in capsys.readouterr().out
     (tmp_path / "empty.safetensors").touch()
     assert "is empty" in refused("verify", str(tmp_path / "empty.safetensors"))
 
