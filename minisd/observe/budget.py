@@ -44,7 +44,8 @@ class Budget:
 
     def pixels(self) -> int:
         """Along each side: the model's own, or 256 where those are too dear for a demonstration."""
-        own, (step, _) = self.sd.config.image_size, costs(self.sd.config, None)
+        own = self.sd.config.image_size
+        step, _ = costs(self.sd.config, None)
         return min(own, 256) if step > self.tera / 100 else own
 
     def announce(self, steps: int, *, pictures: int = 1, guided: bool = True,

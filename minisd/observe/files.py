@@ -43,8 +43,9 @@ def written_whole(path: Path, *, new: bool = False) -> Iterator[Path]:
         with part.open("r+b") as file:      # Windows flushes only what may be written
             os.fsync(file.fileno())
         if new:
-            target.touch(exist_ok=False)    # of several programs only one gets the name
-        os.replace(part, target)
+            _take_free_name(part, target)
+        else:
+            os.replace(part, target)
     except SafetensorError as error:        # the library's word for what the disk refuses
         raise OSError(f"{path} cannot be written ({error})") from error
     except OSError as error:
@@ -54,3 +55,17 @@ def written_whole(path: Path, *, new: bool = False) -> Iterator[Path]:
     finally:                                # Ctrl-C too leaves nothing behind
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _take_free_name(part: Path, target: Path) -> None:
+    """Of several programs only one gets a name. Raises FileExistsError for the others.
+
+    A hard link takes it in one step: a kill leaves the whole file under the name, or nothing.
+    """
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:                         # a file system without hard links
+        target.touch(exist_ok=False)
+        os.replace(part, target)

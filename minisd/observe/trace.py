@@ -90,7 +90,7 @@ class Trace:
 
     steps: tuple[SampleStep, ...]
     about: dict[str, Any] = field(default_factory=dict)
-    factors: Tensor | None = None                   # None: of an unknown latent space
+    factors: Tensor | None = None                   # None: the latent space is unknown
     enlarge: int = 8                                # pixels along each side of one latent cell
     pictures: dict[int, Pictures] = field(default_factory=dict)
     attention: tuple[AttentionMap, ...] = ()
@@ -213,7 +213,7 @@ class Trace:
 
     @classmethod
     def _from_file(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> Trace:
-        """Raises whatever comes of it where header and tensors do not fit together."""
+        """Raises an error of any kind where header and tensors do not fit together."""
         latents, enlarge, factors = tensors["latents"], int(data["enlarge"]), tensors.get("factors")
         per_step = {name: tensors[name] for name in PER_STEP
                     if name in tensors or name in ("eps", "x0")}
@@ -241,7 +241,7 @@ class Trace:
 
 
 def _step(row: dict[str, Any], **tensors: Any) -> SampleStep:
-    """A step of a file. Raises ValueError, or whatever, for what is none."""
+    """The step that a row of the header describes; an error of any kind if it is none."""
     given = row["coefficients"]
     x_t, eps, noise, ahead = (given[name] for name in ("x_t", "eps", "noise", "ahead"))
     past = tuple(given["past"])

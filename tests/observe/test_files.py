@@ -74,14 +74,16 @@ def test_what_safetensors_says_of_a_full_disk_is_an_oserror(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == []
 
 
-def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("new", "last"), [(False, "replace"), (True, "link")])
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch, new, last) -> None:
+    """Whenever the program is killed, no empty file is left under the name."""
     calls = []
-    for name in ("fsync", "replace"):
+    for name in ("fsync", "link", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real:
-                            (calls.append(name), real(*args)))
-    write(tmp_path / "a", b"new")
-    assert calls == ["fsync", "replace"]
+                            (calls.append((name, (tmp_path / "a").exists())), real(*args)))
+    write(tmp_path / "a", b"new", new=new)
+    assert calls == [("fsync", False), (last, False)]
 
 
 def test_what_is_no_place_for_a_file_is_named(tmp_path: Path) -> None:
@@ -107,8 +109,14 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
 
 # Never over another file
 
-def test_a_new_file_is_never_written_over_another(tmp_path: Path) -> None:
-    """Not even over one that came while it was written."""
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_is_never_written_over_another(tmp_path: Path, monkeypatch, links) -> None:
+    """Not even over one that came while it was written; also where there are no hard links."""
+    def refuse(*_: object) -> None:
+        raise OSError(1, "no links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     write(tmp_path / "a", b"first", new=True)
     with pytest.raises(FileExistsError):
         write(tmp_path / "a", b"second", new=True)

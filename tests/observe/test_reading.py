@@ -118,7 +118,7 @@ def test_the_picture_given_is_left_as_it_was() -> None:
     assert picture.tobytes() == before and picture.mode == "RGBA" and not array.any()
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])     # Pillow itself turns a TIFF
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(tmp_path, format, orientation) -> None:
     picture = Image.new("RGB", (32, 16), "white")

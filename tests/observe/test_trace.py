@@ -95,7 +95,7 @@ def test_pictures_are_decoded_where_recorded_and_previews_elsewhere(sd) -> None:
 def test_which_pictures_are_decoded(sd, pictures, expected) -> None:
     trace = sd.trace(PROMPT, steps=5, seed=0, pictures=pictures)
     assert sorted(trace.pictures) == expected
-    assert np.array_equal(trace.preview(2), trace.preview(trace[2].x0))
+    assert np.array_equal(trace.preview(2), preview.preview(sd, trace[2].x0)[0])
 
 
 # Recording
@@ -181,7 +181,7 @@ def test_predictions_that_were_skipped_stay_none(sd, tmp_path, g) -> None:
 
 
 def test_v1s_trace_stays_small(tmp_path) -> None:
-    """50 steps of 512 x 512 with both predictions; a sixth of this are the snapshots' pictures."""
+    """50 steps of 512 x 512, with the predictions for both prompts and no decoded picture."""
     steps = [dataclasses.replace(step, eps_uncond=step.eps, eps_cond=step.eps)
              for step in run(50, (1, 4, 64, 64))]
     Trace.record(steps).save(tmp_path / "run")
