@@ -107,7 +107,8 @@ def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Seq
                       alpha=0.6, zorder=1)
         for name, cloud in clouds.items():
             i = names.setdefault(name, len(names))
-            axes.scatter(*array(cloud).T, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
+            x, y = array(cloud).T
+            axes.scatter(x, y, s=14, marker=MARKERS[i % len(MARKERS)], alpha=0.6,
                          color=shade(i, kinds or ("picture", "noise", "text")), linewidths=0,
                          label=style.printable(name))
         axes.set_aspect("equal")
