@@ -23,6 +23,7 @@ from torch import Tensor
 from minisd.beyond.denoising import Denoise, column
 
 AT_ONCE = 2 ** 22               # numbers of the differences between x and the data, 32 MB
+LARGEST = torch.finfo(torch.float64).max
 CLIP = (1e-3, 1 - 1e-3)         # of the Beta variable in training
 
 
@@ -55,20 +56,15 @@ def _mean(x: Tensor, data: Tensor, sigma: float, D: float) -> Tensor:
     away = x[:, None] - data                                                # b m N
     nearest, index = away.norm(dim=-1).min(1)                               # b
     y0 = data[index][:, None]                                               # b 1 N
-    if math.isinf(D):
-        unit = torch.full_like(nearest, sigma)
-        half_power, growth = 0.5, _product(y0 - data, away, x[:, None] - y0, unit)
+    r = sigma if math.isinf(D) else sigma * math.sqrt(D)
+    unit = torch.hypot(nearest, torch.full_like(nearest, r))[:, None]       # b 1
+    sums = x[:, None] - y0 + away                                           # b m N
+    growth = ((y0 - data) / unit[..., None] * (sums / unit[..., None])).sum(-1)     # q, b m
+    if math.isinf(D):                   # 0 for the nearest point, also where sigma is tiny
+        logs = growth * (unit / sigma).square().clamp(max=LARGEST) / 2
     else:
-        unit = torch.hypot(nearest, torch.full_like(nearest, sigma * math.sqrt(D)))
-        half_power = (x.shape[1] + D) / 2
-        growth = _product(y0 - data, away, x[:, None] - y0, unit).log1p()
-    return (-half_power * growth).softmax(1) @ data                         # b N
-
-
-def _product(between: Tensor, away: Tensor, away0: Tensor, unit: Tensor) -> Tensor:
-    """(|x - y|^2 - |x - y_0|^2) / unit^2, (b, m), without the difference of squares."""
-    scale = unit[:, None, None]
-    return (between / scale * ((away0 + away) / scale)).sum(-1)
+        logs = growth.log1p() * ((x.shape[1] + D) / 2)
+    return (-logs).softmax(1) @ data                                        # b N
 
 
 def exact_ode(data: Tensor, D: float) -> Denoise:

@@ -77,7 +77,7 @@ def test_at_one_it_is_the_poisson_field_of_the_augmented_points() -> None:
     torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("D", [1, 2.5, 128, 1e6, 1e12, 1e30, math.inf])
+@pytest.mark.parametrize("D", [1, 2.5, 128, 1e6, 1e12, 10 ** 30, math.inf])
 @pytest.mark.parametrize(("away", "sigma"), [(0.0, 0.01), (3.0, 1.0), (1e4, 80.0), (1e9, 1e5)])
 def test_it_is_exact_near_and_far(D: float, away: float, sigma: float) -> None:
     x, data = drawn(3, 4) + away, drawn(6, 4, seed=1)
@@ -111,7 +111,10 @@ def test_one_point_is_its_own_mean_and_a_point_of_the_data_is_found() -> None:
     data = drawn(6, 3)
     for D in (1, 50, math.inf):
         assert exact_denoiser(drawn(2, 3), data[:1], 1e3, D).equal(data[:1].expand(2, 3))
-        torch.testing.assert_close(exact_denoiser(data, data, 1e-12, D), data)
+        for sigma in (1e-12, 1e-200):
+            torch.testing.assert_close(exact_denoiser(data, data, sigma, D), data)
+        near = exact_denoiser(data + 1e-9, data, 1e-200, math.inf)
+        torch.testing.assert_close(near, data)
 
 
 @pytest.mark.parametrize(("changed", "message"), [
