@@ -16,7 +16,7 @@ CHECKS = {
     "unet": "timestep_embedding skip_count up_widths",
     "vae": "psnr posterior_sample to_z why_latents",
     "diffusion": "add_noise snr predict_x0 loss",
-    "guidance": "guide other_convention passes why_colours_burn",
+    "guidance": "guide other_convention passes",
     "samplers": "ddim_step euler_step heun_evaluations",
     "backward": "snapshot_marks pca",
     "editing": "steps_run blend",

@@ -1,7 +1,7 @@
 """Exercises on guidance: the guided sum, another convention of it, and what it costs."""
 
 from minisd.diffusion import guide
-from minisd.exercises.checking import Check, Words, drawn
+from minisd.exercises.checking import Check, drawn
 
 check_guide = Check(
     "my_guide(eps_uncond, eps_cond, guidance_scale)", "returns the guided eps",
@@ -40,8 +40,3 @@ check_passes = Check(
            "(1 - g) * eps_uncond + g * eps_cond: at which two scales does a factor vanish?"),
     solution="return steps if guidance_scale in (`0, 1`) else `2` * steps",
     praise="Guidance costs a second prediction, except where the sum needs one.")
-
-check_why_colours_burn = Words(
-    "why do high guidance scales burn the colours?",
-    "the sum walks past eps_cond, to a noise that no training picture had. Taken away, it leaves "
-    "x0 beyond the range of real latents, whose pixels end at black, white and pure colours.")
