@@ -138,7 +138,7 @@ def _things(scene: Scene, content: str, bare: bool, opened: bool, rng: np.random
     if not bare:
         names = [_with_article(name) for name in names]
     if scene.relation is None or content == "one thing":
-        return names[rng.integers(len(names))]
+        return pick(rng, names)
     if content == "no relation":
         level = scene.relation in ("left of", "right of")
         joint = pick(rng, JOINTS + LEVEL_JOINTS if level else JOINTS)

@@ -39,8 +39,8 @@ def test_wilson_gives_published_intervals(right: int, of: int, low: float, high:
 
 def test_the_bounds_are_the_shares_just_compatible_with_the_count() -> None:
     assert wilson_interval(0, 0) == (0, 1)
-    for right in range(8):
-        for p in wilson_interval(right, 7) if 0 < right < 7 else ():
+    for right in range(1, 7):
+        for p in wilson_interval(right, 7):
             assert abs(right / 7 - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / 7))
 
 
@@ -98,7 +98,7 @@ def counting(log: list[int], stop_after: int = 10**6) -> Callable[[Sequence[Job]
     return work
 
 
-def test_judgements_are_those_of_each_prompt_alone(on: Bench, tmp_path: Path) -> None:
+def test_pictures_and_judgements_are_those_of_each_prompt_alone(on: Bench, tmp_path: Path) -> None:
     """Features are rounded to 5 digits in the rows."""
     wanted, found = jobs("seen", 3, first=7), []
     for size in (1, 3):
@@ -109,6 +109,10 @@ def test_judgements_are_those_of_each_prompt_alone(on: Bench, tmp_path: Path) ->
         found.append(np.array([row["features"] for row in rows]))
     assert np.abs(found[0] - found[1]).max() < 1e-4
     assert np.abs(found[0][0] - found[0][1]).max() > 1e-3       # of different pictures, they differ
+    settings = {"guidance_scale": 2.0, "steps": 5}
+    alone, = on.sd.text_to_image(wanted[2].prompt, seed=9, **settings)
+    difference = np.abs(np.asarray(on.paint(wanted, **settings)[2], int) - np.asarray(alone, int))
+    assert difference.max() <= 1 < np.asarray(alone).std()      # of 255: a rounding
 
 
 def test_a_killed_evaluation_loses_at_most_one_batch(on: Bench) -> None:

@@ -136,6 +136,18 @@ def test_spoiling_changes_one_thing_and_leaves_the_other(flaw, monkeypatch) -> N
     assert change[:SIDE // 2].max() > 0.3 and change[40:].max() == 0    # the car is from row 40 on
 
 
+def test_a_blur_is_as_wide_as_it_says_and_still_waves_warp_nothing() -> None:
+    point = torch.zeros(2, 3, 33, 33)
+    point[:, :, 16, 16] = 1
+    row = training.blur(point, torch.tensor([1.0, 2.0]))[:, 0].sum(1)           # 2 33
+    variance = (row * (torch.arange(33) - 16.0).square()).sum(1)
+    # The kernel ends at about 3 sigma, so a little is missing.
+    torch.testing.assert_close(variance, torch.tensor([1.0, 4.0]), atol=0.1, rtol=0)
+    images = data.drawn([SCENE], SIDE)
+    torch.testing.assert_close(training.warp(images, torch.zeros(1, 2, 5, 5)), images,
+                               atol=1e-4, rtol=0)                       # bilinear at grid points
+
+
 def test_two_steps_of_training(tmp_path) -> None:
     recipe = replace(RECIPE, judge=Part(steps=2, batch=4, lr=1e-3))
     judge = training.train(recipe, tmp_path)

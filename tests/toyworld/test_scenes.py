@@ -1,6 +1,5 @@
 """The drawn world: what is sampled, what is held out, and what the pictures show."""
 
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,6 +118,14 @@ def test_the_named_colour_dominates(kind):
             picture, covered = shown(alone(kind, colour, background, seed=seed))
             counts = np.bincount(nearest_colours(picture[covered]), minlength=10)
             assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_visible_colours_stand_out(background):
+    behind = draw(Scene((), background, None, 0)).reshape(-1, 3).astype(float)
+    for colour in VISIBLE[background]:
+        distance = np.linalg.norm(behind - COLOURS[colour], axis=1)
+        assert np.quantile(distance, 0.02) > 60, colour         # of 441 from black to white
 
 
 def test_sizes_agree(training):

@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
             print(results.export(on.folder, args.target, identity["model"], identity["judge"]))
         return
     for name in SECTIONS if args.section == "all" else [args.section]:
-        if (name != "stages" or on.checkpoints) and (name != "sheet" or loop.rank() == 0):
+        asked = name != "stages" or on.checkpoints
+        if asked and (name != "sheet" or loop.rank() == 0):     # the sheet is not shared
             values, tables = SECTIONS[name](on)
             plain = [f"{key} {value}" for key, value in values.items()
                      if isinstance(value, str | int | float)]

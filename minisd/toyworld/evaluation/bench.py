@@ -31,7 +31,7 @@ from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 
 ATTRIBUTES = ("things", "colours", "relation", "background", "all")
-SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}   # unseen scenes; "seen" are their pairs
+SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}   # none was trained on; "seen": its pairs were
 
 Row = dict[str, Any]
 
@@ -95,7 +95,7 @@ class Bench:
     sd: StableDiffusion
     judge: Judge
     folder: Path                            # of the rows and the summary
-    figures: Path                           # where they go
+    figures: Path                           # folder of the figures
     batch: int = 32                         # prompts painted at once; also what a kill can cost
     steps: int = 50
     prompts: int | None = None              # of each kind; None: what the measurement wants

@@ -51,10 +51,10 @@ class Results:
 def export(folder: Path, target: Path, model: str, judge: str) -> str:
     """Write what a folder holds on one model and judge, by their fingerprints.
 
-    Returns what was written, and what is missing or of others. Raises ValueError, and leaves the
-    file as it was, where there is nothing.
+    Returns what was written, and what was not measured on these two. Raises ValueError, and leaves
+    the file as it was, where there is nothing.
     """
-    summary = json.loads(json.dumps(read_summary(folder)),
+    summary = json.loads(json.dumps(read_summary(folder)),      # again, with rounded fractions
                          parse_float=lambda text: float(f"{float(text):.4g}"))
     sections = {name: summary[name] for name in SECTIONS if name in summary
                 and (summary[name]["model"], summary[name]["judge"]) == (model, judge)}

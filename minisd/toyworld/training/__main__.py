@@ -34,7 +34,7 @@ from minisd.vae import VAE
 
 # The checkpoints of a part, in the order of training.
 STAGES = {"tokenizer": (), "vae": vae.STAGES, "clip": clip.STAGES, "unet": unet.STAGES,
-          "judge": ("judge",)}
+          "judge": judge.STAGES}
 TOKENIZER_CAPTIONS = 20_000
 
 

@@ -40,7 +40,8 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
             while kept and kept[-1]["step"] >= numbers["step"]:
                 kept.pop()
             kept.append(numbers)
-    return {name: np.array([row[name] for row in kept]) for name in (kept[0] if kept else ())}
+    names = kept[0] if kept else ()
+    return {name: np.array([row[name] for row in kept]) for name in names}
 
 
 def thinned(metrics: Mapping[str, np.ndarray], part: Part, points: int = POINTS) -> Curves:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from minisd.toyworld.captions import INVERSE
-from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, HIDDEN, KINDS, Scene, is_held_out
+from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, HIDDEN, KINDS, Scene, is_held_out, pick
 
 # For scenes of one thing and of two.
 RESPECTS = {1: ("colour", "kind", "background"),
@@ -24,7 +24,7 @@ def changed(scene: Scene, respect: str, rng: np.random.Generator) -> Scene:
     """The scene with one thing about it changed or exchanged, perhaps into itself."""
     if respect == "background":
         return replace(scene, background=str(rng.choice(BACKGROUNDS)))
-    (*_, b), a, relation = scene.things, scene.things[0], scene.relation
+    a, b, relation = scene.things[0], scene.things[-1], scene.relation
     if respect == "colour":
         things = (replace(a, colour=str(rng.choice(list(COLOURS)))), *scene.things[1:])
     elif respect == "kind":
@@ -44,7 +44,7 @@ def hard_negative(scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene changed in one respect, still visible and still not held out."""
     respects = RESPECTS[len(scene.things)]
     while True:
-        other = changed(scene, respects[rng.integers(len(respects))], rng)
+        other = changed(scene, pick(rng, respects), rng)
         if is_sound(other) and other != scene:
             return other
 
