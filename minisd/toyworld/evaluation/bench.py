@@ -31,7 +31,8 @@ from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 
 ATTRIBUTES = ("things", "colours", "relation", "background", "all")
-SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}   # none was trained on; "seen": its pairs were
+# No scene of either was trained on; the pairs in those of "seen" were, in other scenes.
+SPLITS = {"seen": data.UNSEEN, "held_out": data.HELD_OUT}
 
 Row = dict[str, Any]
 
