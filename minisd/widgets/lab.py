@@ -1,10 +1,9 @@
 """The guidance lab: one seed at many guidance scales, what the prompt changes, and what it costs.
 
 Classifier-free guidance (Ho & Salimans 2022): eps = eps_uncond + g (eps_cond - eps_uncond). A strip
-of pictures fills in while one looks; below each stand how often pictures of that scale came out
-right when it was measured, and the verdict of toyworld's judge on this one. Below the strip: the
-reference at g = 1, the picture in hand, the prompt's impact at one step, and the sum at one of its
-cells in digits.
+of pictures fills in while one looks; below each stand toyworld's judge's verdict and how often
+pictures of that scale came out right when it was measured. Below the strip: the reference at g = 1,
+the picture in hand, the prompt's impact at one step, and the sum at one of its cells in digits.
 """
 
 import json
@@ -20,7 +19,7 @@ from torch import Tensor
 from minisd.checkpoints.places import WEIGHTS
 from minisd.diffusion import guide
 from minisd.figures.pixels import signed
-from minisd.figures.style import COLOURS, ERROR, INK, PAPER, typeface
+from minisd.figures.style import COLOURS, ERROR, FAINT, INK, PAPER, typeface
 from minisd.observe.preview import preview
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
@@ -29,25 +28,31 @@ from minisd.widgets.cells import Area
 from minisd.widgets.drawing import GAP, LABEL_HIGH, place, sheet
 from minisd.widgets.engine import Frame, Memory, Recorded
 from minisd.widgets.examples import examples
-from minisd.widgets.explorer import Explorer, Values, View, small
+from minisd.widgets.explorer import Explorer, Request, Values, View, small
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0)
 STEPS, SEEDS = 12, 50
 WIDE, SIDE = 840, 274                           # pixels: the strip, and each picture below it
-THUMB, LINE = 100, 17                           # of the strip: a picture, a line of text
-HIGH = THUMB + 7 * LINE
+THUMB, LINE, CURVE = 100, 17, 100               # of the strip: a picture, a line of text, the curve
+HIGH = THUMB + 6 * LINE + CURVE
 KEPT = 6                                        # strips that are remembered
 
 Said = tuple[str, str]                          # what the judge reads, and its verdict
+Share = tuple[float, float, float]              # of right prompts, and its interval
 
 
 class GuidanceLab(Explorer):
-    """A strip of guidance scales for one seed; turn the knobs, or click a scale and a cell."""
+    """A strip of guidance scales for one seed; turn the knobs, or click a scale and a cell.
+
+    `history` goes back to what was seen before.
+    """
 
     def __init__(self, sd: StableDiffusion, *, scales: Sequence[float] = SCALES) -> None:
         example, scales = examples(sd.config.name), tuple(sorted({1.0, *scales}))
         self.sd, self.scales, self.strips = sd, scales, Memory(sd, KEPT)
         self.judge, self.measured = about_toyworld(sd)
+        self.history = knobs.choice("Go back to", [("now", None)])
+        self.history.observe(lambda change: self._turn(**dict(change.new or ())), "value")
         cells = sd.config.image_size // sd.config.vae.downscale
         own = min(scales, key=lambda g: abs(g - sd.config.guidance_scale))
         board = {
@@ -68,10 +73,18 @@ class GuidanceLab(Explorer):
                          areas=areas, memory=Memory(sd), live=small(sd.unet),
                          about="a strip of guidance scales; the reference at 1, the picture in "
                                "hand, and what the prompt changes")
+        self.buttons.children = (*self.buttons.children, self.history)
 
     def _turn(self, **values: Any) -> None:
         for name, value in values.items():
             self.knobs[name].value = value
+
+    def _show(self, request: Request, frame: Frame) -> None:
+        super()._show(request, frame)
+        seen = request[:3]                                  # prompt, seed, scale
+        if frame.done == frame.total and all(seen != one for _, one in self.history.options):
+            label = f"guidance {seen[2][1]:g}, seed {seen[1][1]}, {seen[0][1][:40]}"
+            self.history.options = (*self.history.options, (label, seen))
 
     # On the worker thread
 
@@ -120,23 +133,39 @@ class GuidanceLab(Explorer):
 
     def _strip(self, pictures: dict[float, Image.Image | None], said: dict[float, Said],
                chosen: float) -> Image.Image:
-        """A column for each scale: picture, measured share, verdict."""
+        """A column for each scale: picture, verdict, and its point on the measured curve."""
         paper, wide = Image.new("RGB", (WIDE, HIGH), PAPER), WIDE / len(pictures)
         pen, thumb = ImageDraw.Draw(paper), min(THUMB, int(wide) - 4)
+        points: list[tuple[float, float]] = []
+
+        def write(x: float, y: float, text: str, colour: str = INK, anchor: str = "ma") -> None:
+            pen.text((x, y), text, colour, typeface(text, 14), anchor=anchor)
+
+        def height(share: float) -> float:
+            return HIGH - 6 - share * (CURVE - 16)
+
+        if self.measured:
+            write(4, HIGH - 24, "measured: right, of 100 prompts", anchor="la")
+            for share in (0.0, 0.5, 1.0):
+                pen.line((0, height(share), WIDE, height(share)), FAINT)
         for i, (g, picture) in enumerate(pictures.items()):
-            middle, (_, verdict) = (i + 0.5) * wide, said.get(g, ("", ""))
+            x, (_, verdict) = (i + 0.5) * wide, said.get(g, ("", ""))
             if g == chosen:
                 pen.rectangle((i * wide + 1, 0, (i + 1) * wide - 1, HIGH - 1), outline=INK, width=2)
+            write(x, 4, f"g = {g:g}")
             if picture is not None:
-                place(paper, picture, round(middle - thumb / 2), LINE + 6, thumb)
-            share = f"measured {self.measured[g]:.0%}" if g in self.measured else ""
-            words = verdict.replace(":", "").replace(",", "").split()
-            lines = [(4, f"g = {g:g}", INK), (THUMB + LINE + 8, share, COLOURS["text"]), *(
-                (THUMB + LINE * (k + 2) + 8, word,
-                 COLOURS["picture"] if verdict == "right" else ERROR)
-                for k, word in enumerate(words))]
-            for y, text, colour in lines:
-                pen.text((middle, y), text, colour, typeface(text, 14), anchor="ma")
+                place(paper, picture, round(x - thumb / 2), LINE + 6, thumb)
+            for k, word in enumerate(verdict.replace(":", "").replace(",", "").split()):
+                write(x, THUMB + LINE * (k + 1) + 10, word,
+                      COLOURS["picture"] if verdict == "right" else ERROR)
+            if g in self.measured:
+                share, low, high = map(height, self.measured[g])
+                pen.line((x, low, x, high), COLOURS["text"], 2)
+                pen.line([*(points[-1:] or [(x, share)]), (x, share)], COLOURS["text"], 3)
+                points.append((x, share))
+                r, kind = (7, "time") if g == chosen else (4, "text")
+                pen.ellipse((x - r, share - r, x + r, share + r), COLOURS[kind])
+                write(x + 10, share + 6, f"{100 * self.measured[g][0]:.0f}", anchor="la")
         return paper
 
 
@@ -158,8 +187,8 @@ def the_sum(step: SampleStep, at: Values) -> tuple[Image.Image, str]:
         f"impact is {share:.1%} as large as eps_uncond.")
 
 
-def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, float]]:
-    """The judge's verdict, and guidance scale -> measured share of right prompts.
+def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, Share]]:
+    """The judge's verdict, and guidance scale -> measured share of right prompts and its interval.
 
     Other models have neither; nor has toyworld what is not at hand.
     """
@@ -173,7 +202,8 @@ def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, float]]:
             rows = section.get("curves", {}).get("ddim", section["rows"])
         except (OSError, ValueError, KeyError):
             pass
-    return judge, {row["guidance"]: row["all"]["share"] for row in rows}
+    return judge, {row["guidance"]: (row["all"]["share"], row["all"]["low"], row["all"]["high"])
+                   for row in rows}
 
 
 guidance_lab = GuidanceLab

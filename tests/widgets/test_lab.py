@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hands import counted, enlarged, ready, tile, turn
+from hands import counted, enlarged, ready, status, tile, turn
 
 from minisd.diffusion import guide
 from minisd.widgets import examples, guidance_explorer, guidance_lab, guided_pixel, lab
@@ -84,7 +84,18 @@ def test_a_click_chooses_a_scale_or_a_cell(widget) -> None:
     assert widget.values["scale"] == 20.0 and "row 4, column 1" in text
 
 
-def test_judge_and_measured_share_are_there_for_toyworld_alone(toy, monkeypatch, tmp_path) -> None:
+def test_the_history_goes_back(widget) -> None:
+    before = in_hand(widget).tobytes()
+    turn(widget, scale=20.0, seed=8, prompt="a blue fish")
+    assert in_hand(widget).tobytes() != before
+    labels = [label for label, _ in widget.history.options]
+    assert labels[0] == "now" and labels[1].startswith("guidance 3, seed 3, a red car")
+    widget.history.value = widget.history.options[1][1]
+    turn(widget)
+    assert in_hand(widget).tobytes() == before and "memory" in status(widget)
+
+
+def test_judge_and_measured_curve_are_there_for_toyworld_alone(toy, monkeypatch, tmp_path) -> None:
     rate = {"share": 0.9, "low": 0.8, "high": 0.95}
     section = {"rows": [{"guidance": 1.5, "all": rate}],
                "curves": {"ddim": [{"guidance": 3.0, "all": rate}]}}
@@ -93,16 +104,16 @@ def test_judge_and_measured_share_are_there_for_toyworld_alone(toy, monkeypatch,
     file.write_text(json.dumps({"sections": {"guidance": section}}))
     monkeypatch.setattr(lab, "WEIGHTS", tmp_path)
     judge, measured = lab.about_toyworld(toy)
-    assert measured == {3.0: 0.9}
+    assert measured == {3.0: (0.9, 0.8, 0.95)}
     with ready(guidance_lab(toy, scales=SCALES)) as widget:
-        with_share = widget.seen.picture.tobytes()
+        with_curve = widget.seen.picture.tobytes()
         reading, _ = judge(in_hand(widget), "a red car")
         assert "Guidance 3: the judge reads" in widget.seen.text and ", " in reading
     for broken in ("{", "{}"):
         file.write_text(broken)
         assert lab.about_toyworld(toy)[1] == {}
     with ready(guidance_lab(toy, scales=SCALES)) as widget:
-        assert widget.seen.picture.tobytes() != with_share
+        assert widget.seen.picture.tobytes() != with_curve
 
 
 def test_other_models_have_neither(sd) -> None:
