@@ -84,16 +84,16 @@ class Translation:
     names: dict[str, str]           # our name -> the name in the file
 
 
-def translate(names: Iterable[str], part: str = "", *, own: bool = False) -> Translation:
+def translate(names: Iterable[str], part: str = "") -> Translation:
     """Which layout and parts these names are of, and what they are called here.
 
-    part: what a file is taken for whose names say nothing; own: it is ours, whatever they say.
-    Left out is what is known to be no weight; all else keeps its name, and fails the strict check.
+    part: what a file is taken for whose names say nothing. Left out is what is known to be no
+    weight; all else keeps its name, and fails the strict check.
     Where there are averaged UNet weights they are taken in place of the plain ones, so that a full
     file and its ema-only sister paint the same picture. Raises Refused for other models.
     """
-    theirs = {name: name for name in names} if own else _unwrapped(names)
-    layout, parts = ("minisd", (part,)) if own else _recognised(theirs, part)
+    theirs = _unwrapped(names)
+    layout, parts = _recognised(theirs, part)
     averaged = any(name.startswith(AVERAGED) for name in theirs)
     ours: dict[str, str] = {}
     for bare, name in theirs.items():

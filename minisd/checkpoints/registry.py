@@ -90,11 +90,10 @@ def candidates(model: str | Path) -> list[Path]:
     if name == TOYWORLD.name:
         return [SHIPPED]
     if name in VERSIONS:
-        places = _places(name)
-        if not places:
+        if not _places(name):
             by_hand = f", or put {next(iter(SINGLE_FILES[name]))} into {WEIGHTS}"
             raise ValueError(f"{name} is not at hand: {_advice(name)}{by_hand * (name in KNOWN)}")
-        return places
+        return _places(name)
     path = Path(os.path.expanduser(model))
     for place in (path, WEIGHTS / path):
         if name and place.exists():

@@ -104,18 +104,17 @@ def open_model(path: str | Path) -> Source:
                 f"this is no model: expected a folder of this project (config.json and "
                 f"{', '.join(f'{part}.safetensors' for part in PARTS)}) or of diffusers (unet/, "
                 f"vae/ and text_encoder/ with .safetensors files){_unread(path, PARTS)}")
-        own = next(iter(files.values())).parent == path
-        held = [open_file(file, part if own else "", own=own) for part, file in files.items()]
+        held = [open_file(file) for file in files.values()]
     parts = tuple(part for part in PARTS if any(part in source.parts for source in held))
     return Source(path, held[0].layout, parts, any(source.averaged for source in held),
                   {name: where for source in held for name, where in source.tensors.items()})
 
 
-def open_file(path: Path, part: str = "", *, own: bool = False) -> Source:
-    """One file. part: what it should be, for a file whose names say nothing; own: it is ours."""
+def open_file(path: Path, part: str = "") -> Source:
+    """One file. part: what it should be, for a file whose names say nothing."""
     weights = open_weights(path)
     with reading(path, "model"):
-        found = translate(weights.shapes, part, own=own)
+        found = translate(weights.shapes, part)
     return Source(path, found.layout, found.parts, found.averaged,
                   {ours: (weights, theirs) for ours, theirs in found.names.items()})
 

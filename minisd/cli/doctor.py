@@ -177,9 +177,6 @@ def models() -> Findings:
     except ValueError as error:
         yield Finding(VARIABLE, str(error), "correct or unset it", broken=True)
         places = [SHIPPED]
-    named = os.environ.get(VARIABLE, "")
-    if named not in ("", *arguments.MODELS) and not os.path.isabs(named) and Path(named).exists():
-        yield Finding(VARIABLE, f"{named!r} is found from this folder only", "write all of it")
     faults = {place: fault(place, values=True) for place in dict.fromkeys([*places, SHIPPED])}
     for place, reason in faults.items():
         remedy = ("`git checkout -- weights/toyworld`, or install minisd again"

@@ -1,7 +1,6 @@
 """Whatever makes it fast and is not the algorithm.
 
     accelerate(sd)      # in place, for inference on a CPU; minisd.load does it, unless fast=False
-    plain(sd)           # and back to the book's own classes
 
 Some layers change their class (kernels.py), and convolutions the order of their weights in memory:
 channels last in the VAE, in bfloat16 in the UNet too. Values, names and pickles stay as they are,
@@ -33,7 +32,6 @@ Model = TypeVar("Model", bound=nn.Module)
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     attention.FeedForward: kernels.FeedForward, resblock.Upsample: kernels.Upsample}
-PLAIN = {fast: book for book, fast in FAST.items()}
 
 
 def accelerate(model: Model) -> Model:
@@ -46,10 +44,3 @@ def accelerate(model: Model) -> Model:
                                        and module.weight.dtype == torch.bfloat16):
             module.to(memory_format=torch.channels_last)    # type: ignore[call-overload]
     return model
-
-
-def plain(model: Model) -> Model:
-    """Undo `accelerate`; returns the model."""
-    for module in model.modules():
-        module.__class__ = PLAIN.get(type(module), type(module))
-    return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -580,14 +580,14 @@ def test_arguments_are_checked_and_no_secret_is_repeated(fake, tmp_path, said, o
 # The table of published files
 
 def test_the_table_is_sound() -> None:
+    assert known.VERSIONS == ("v1-5", "v1-4", "v1-3", "v1-2", "v1-1")
     assert set(known.KNOWN) == {"v1-5", "v1-4", "v1-1", "tokenizer"}
-    for model in known.KNOWN.values():
+    for name, model in known.KNOWN.items():
         for files in (model.files, model.half):
-            paths = [file.path for file in files]
-            assert len(set(paths)) == len(paths)
-            assert len(paths) in (0, 2, 5) and all(".ckpt" not in path for path in paths)
-        assert all(len(file.sha256) in (0, 64) for file in (*model.files, *model.half))
+            assert len({file.path for file in files}) == len(files)
+            assert len(files) in (0, 2, 5) and all(".ckpt" not in file.path for file in files)
+            assert {len(file.sha256) for file in files} <= ({64} if name == "v1-5" else {0, 64})
     assert all(len(digest) == 64 for digest in known.NAMES)
-    assert all(file.sha256 for name in ("v1-5", "tokenizer")
-               for file in (*known.KNOWN[name].files, *known.KNOWN[name].half))
+    for version, single in known.SINGLE_FILES.items():
+        assert all(version in name for name in single)
     assert known.V1_BYTES == 4 * (859_520_964 + 83_653_863 + 123_060_480)
