@@ -16,6 +16,7 @@ Dims: b pictures, n patches, k of them kept, m tokens of the prompt, d width, g 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -91,8 +92,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, context: Tensor, places: Tensor) -> Tensor:
         """x (b, n, d), condition (b, d), context (b, m, d_context), places (b or 1, n, 2)."""
         vectors = self.modulation(nn.functional.silu(condition))[:, None].chunk(9, dim=-1)
-        parts = (lambda h: self.self_attn(h, places), lambda h: self.cross_attn(h, context),
-                 self.ff)
+        parts: tuple[Callable[[Tensor], Tensor], ...] = (
+            lambda h: self.self_attn(h, places), lambda h: self.cross_attn(h, context), self.ff)
         for i, (norm, part) in enumerate(zip(self.norms, parts, strict=True)):
             shift, scale, gate = vectors[3 * i:3 * i + 3]                   # b 1 d
             x = x + gate * part(norm(x) * (1 + scale) + shift)
