@@ -179,7 +179,6 @@ class Hub:
         """Both default to the environment. Raises ValueError, which repeats no secret."""
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self.token = (token or os.environ.get("HF_TOKEN", "")).strip()
-        self.reached = False                # a machine without a network is told so at once
         if not ADDRESS.fullmatch(self.endpoint):
             masked = re.sub(r"[^/@]*@|(?<=[?#]).*|hf_\w+", "***", self.endpoint)
             raise ValueError(f"argument --endpoint: expected an address such as {ENDPOINT}, "
@@ -196,11 +195,9 @@ class Hub:
                                              timeout=PATIENCE, endpoint=self.endpoint)
                 break
             except Exception as error:
-                status = _status(error)
-                if not pause or status not in BUSY and (status or not self.reached):
+                if not pause or _status(error) not in BUSY:
                     raise self.refusal(error, file) from error
                 time.sleep(pause)
-        self.reached = True
         digest = (found.etag or "").lower()
         if not re.fullmatch("[0-9a-f]{64}", digest):        # git's own checksum, of a small file
             digest = file.sha256

@@ -110,14 +110,11 @@ def choose_device(name: str) -> torch.device:
 
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """"auto" is the fastest dtype that is safe on the device."""
-    if isinstance(name, torch.dtype):
-        if name not in DTYPES.values():
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
-        return name
     if name != "auto":
-        if name not in DTYPES:
+        dtype = DTYPES.get(name) if isinstance(name, str) else name
+        if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {name!r}")
-        return DTYPES[name]
+        return dtype
     if device.type != "cpu":
         return torch.float16
     features = torch.cpu.get_capabilities()
