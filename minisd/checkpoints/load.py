@@ -111,10 +111,10 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """"auto" is the fastest dtype that is safe on the device."""
     if name != "auto":
-        dtype = DTYPES.get(name) if isinstance(name, str) else name
-        if dtype not in DTYPES.values():
-            raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {name!r}")
-        return dtype
+        for word, dtype in DTYPES.items():
+            if name in (word, dtype):
+                return dtype
+        raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {name!r}")
     if device.type != "cpu":
         return torch.float16
     features = torch.cpu.get_capabilities()
