@@ -41,7 +41,8 @@ def preview(sd: StableDiffusion, latents: Tensor) -> list[Image.Image]:
 def factors_of(config: VAEConfig) -> Tensor | None:
     """The map of a model's latents, (c + 1, 3); None for an unknown latent space."""
     known = FACTORS.get(config.scale_factor, ())
-    return torch.tensor(known) if len(known) == config.latent_channels + 1 else None
+    return (torch.tensor(known, dtype=torch.float32) if len(known) == config.latent_channels + 1
+            else None)
 
 
 def fit_factors(latents: Tensor, pictures: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def to_pictures(latents: Tensor, factors: Tensor | None, enlarge: int = 8) -> li
     if latents.ndim != 4:
         raise ValueError(f"expected latents (b, c, h, w), got {tuple(latents.shape)}")
     channels, height, width = latents.shape[1:]
-    factors = (torch.eye(channels + 1, 3) if factors is None else factors).float()
+    if factors is None:
+        factors = torch.eye(channels + 1, 3, dtype=torch.float32)
     if factors.shape != (channels + 1, 3):
         raise ValueError(f"the map is of shape {tuple(factors.shape)}, latents of {channels} "
                          f"channels take ({channels + 1}, 3)")
