@@ -32,7 +32,8 @@ RECIPE = Recipe(
     clip_words=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     clip_foils=Part(steps=2, batch=6, lr=1e-3, warmup=2),
     unet_small=Part(steps=2, batch=6, lr=1e-3, warmup=2),
-    unet=Part(steps=2, batch=4, lr=1e-3, accumulate=2, warmup=2))
+    unet=Part(steps=2, batch=4, lr=1e-3, accumulate=2, warmup=2),
+    polish=Part(steps=2, batch=6, lr=1e-3, warmup=2), repainted=7)
 
 
 @cache
@@ -56,11 +57,13 @@ def config() -> Config:
 
 def fit(folder: Path, part: str, *, minutes: float | None = None,
         start: dict[str, Tensor] | None = None, recipe: Recipe = RECIPE) -> None:
-    """Train one part in a folder, as the training command does; the UNet needs vae and clip."""
+    """Train one part in a folder, as the training command does; they need those before them."""
     if part == "vae":
         vae.train(config(), recipe, folder, minutes=minutes, start=start)
     elif part == "clip":
         clip.train(config(), recipe, folder, words(), minutes=minutes, start=start)
+    elif part == "polish":
+        train.fit_polish(config(), recipe, folder, words(), minutes=minutes)
     else:
         train.fit_unet(config(), recipe, folder, words(), minutes=minutes, start=start)
 

@@ -1,4 +1,4 @@
-"""`python -m minisd.toyworld.train vae|clip|unet|judge|all|export`: the whole recipe.
+"""`python -m minisd.toyworld.train vae|clip|unet|polish|judge|all|export`: the whole recipe.
 
 Every part continues from what the folder holds, so a killed or stopped training is resumed by the
 same command. Under `torchrun --nproc_per_node=N -m minisd.toyworld.train ...` each batch is
@@ -23,18 +23,19 @@ from minisd.checkpoints.places import SHIPPED
 from minisd.checkpoints.vocabulary import read_tokenizer
 from minisd.config import TOYWORLD, Config
 from minisd.observe.files import written_whole
+from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import captions, data
 from minisd.toyworld.clip import CLIP
 from minisd.toyworld.evaluation.judge import Judge
-from minisd.toyworld.training import cache, clip, curves, judge, loop, tokenizer, unet, vae
+from minisd.toyworld.training import cache, clip, curves, judge, loop, polish, tokenizer, unet, vae
 from minisd.toyworld.training.recipe import RECIPE, Recipe
 from minisd.unet import UNet
 from minisd.vae import VAE
 
 # The checkpoints of a part, in the order of training.
-STAGES = {"tokenizer": (), "vae": vae.STAGES, "clip": clip.STAGES, "unet": unet.STAGES,
-          "judge": judge.STAGES}
+STAGES = {"tokenizer": (), "vae": (*vae.STAGES, *polish.STAGES), "clip": clip.STAGES,
+          "unet": unet.STAGES, "polish": polish.STAGES, "judge": judge.STAGES}
 TOKENIZER_CAPTIONS = 20_000
 
 
@@ -112,20 +113,37 @@ def fit_unet(config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
                minutes=minutes, start=start)
 
 
+def fit_polish(config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
+               minutes: float | None = None, from_shipped: bool = False) -> None:
+    """Train the decoder on latents that the trained UNet repaints."""
+    if (folder / "config.json").exists():
+        config = checkpoint.read_config(folder)
+    sd = StableDiffusion(config, words)
+    sd.vae, towers, sd.unet = (trained(part, config, folder, from_shipped=from_shipped)
+                               for part in ("vae", "clip", "unet"))
+    sd.text_encoder = towers.text
+    posteriors = cache.posteriors(sd.vae.to(loop.device()), folder, recipe.scenes,
+                                  size=config.image_size, seed=recipe.seed)
+    polish.train(sd, recipe, folder, posteriors, minutes=minutes)
+
+
 def export(folder: Path, target: Path) -> None:
     """Write the averaged weights in float16, tokenizer, sizes and thinned curves to `target`.
 
     Parts that were not trained in the folder stay as `target` has them. The UNet rests on the VAE
-    and on CLIP, so theirs are written only beside a UNet that was trained on them. Raises
-    FileNotFoundError where there is none.
+    and on CLIP, so theirs are written only beside a UNet that was trained on them; a decoder that
+    was only polished there changes no latents. Raises FileNotFoundError where there is none.
     """
     parts = [part for part in STAGES if last_checkpoint(folder, part)]
     if not parts:
         raise FileNotFoundError(f"{folder} holds nothing that was trained: name the folder that "
                                 f"`python -m minisd.toyworld.train` was given")
-    if parts != ["judge"]:
+    wanted = {*parts} - {"judge", "polish"}
+    same_latents = not any((folder / f"{stage}.pt").exists() for stage in vae.STAGES)
+    if wanted:
         config = checkpoint.read_config(folder) if "unet" in parts else TOYWORLD
-        networks = {part: trained(part, config, folder) for part in {*parts, "unet"} - {"judge"}}
+        networks = {part: trained(part, config, folder) for part in
+                    (wanted if wanted == {"vae"} and same_latents else {*wanted, "unet"})}
         if "clip" in parts:
             towers = networks.pop("clip")
             networks["text_encoder"], towers.text = towers.text, nn.Identity()
@@ -177,6 +195,8 @@ def run(part: str, folder: Path, minutes: float | None, from_shipped: bool) -> N
         elif one == "unet":
             fit_unet(TOYWORLD, RECIPE, folder, words, minutes=minutes, start=start,
                      from_shipped=from_shipped)
+        elif one == "polish":
+            fit_polish(TOYWORLD, RECIPE, folder, words, minutes=minutes, from_shipped=from_shipped)
         elif one == "judge":
             judge.train(RECIPE, folder, minutes=minutes)
 

@@ -36,9 +36,6 @@ class Recipe:
     crop: int = 64                  # pixels along each side of the VAE's training crops
     kl_weight: float = 1e-4         # of the mean KL per latent value, beside the mean L1 error
     edge_weight: float = 0.5        # of the L1 error of differences between neighbouring pixels
-    mse_weight: float = 0.0         # of the mean squared error
-    latent_noise: float = 0.0       # largest std of noise that half of the decoder's latents get
-    anchor: float = 0.0             # of the squared distance to the latents of the starting weights
     decoder: Part = Part(steps=1_500, batch=16, lr=5e-4, warmup=50, cooldown=1_400)
 
     clip: Part = Part(steps=2_000, batch=128, lr=1e-3, warmup=60, cooldown=1_400)
@@ -50,10 +47,12 @@ class Recipe:
     unet_small: Part = Part(steps=800, batch=256, lr=1e-3, warmup=100, ema=0.998)  # close-ups
     unet: Part = Part(steps=14_200, batch=64, lr=1e-3, warmup=100, cooldown=5_900, ema=0.9995)
     caption_dropout: float = 0.1    # of the captions, replaced by "" (classifier-free guidance)
-    loose_captions: float = 0.0     # of the others, that belong to another scene
     early_share: float = 0.5        # of the timesteps, drawn where a picture's layout is decided:
     early_from: int = 600           # from this one up, in the first steps of sampling
-    snr_cap: float | None = 5.0     # min-SNR weighting (Hang et al. 2023); None: equal weights
+    snr_cap: float = 5.0            # min-SNR weighting (Hang et al. 2023)
+
+    polish: Part = Part(steps=1_600, batch=8, lr=6e-4, warmup=50, cooldown=1_500, ema=0.997)
+    repainted: int = 6_400          # scenes whose latents the UNet repaints for the decoder
 
     judge: Part = Part(steps=3_000, batch=64, lr=2e-3, cooldown=2_900, ema=0.995)
 

@@ -22,7 +22,6 @@ from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data
 from minisd.toyworld.captions import caption, full_caption
-from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import crops, loop
 from minisd.toyworld.training.crops import Crop
 from minisd.toyworld.training.recipe import Recipe
@@ -33,12 +32,9 @@ STAGES = ("unet_small", "unet")
 SHEET_SCENES, SHEET_STEPS, SHEET_GUIDANCE, SHEET_COLUMNS = 24, 25, 5.0, 12
 
 
-def snr_weights(snr: Tensor, cap: float | None) -> Tensor:
-    """min(snr, cap) / snr: less weight where little noise is left (Hang et al. 2023, min-SNR).
-
-    cap: None for equal weights.
-    """
-    return torch.ones_like(snr) if cap is None else snr.clamp(max=cap) / snr
+def snr_weights(snr: Tensor, cap: float) -> Tensor:
+    """min(snr, cap) / snr: less weight where little noise is left (Hang et al. 2023, min-SNR)."""
+    return snr.clamp(max=cap) / snr
 
 
 class Stage:
@@ -88,18 +84,10 @@ class Stage:
         return lowest + (torch.rand(n, generator=g) * (total - lowest)).long()
 
     def captions(self, shown: list[Crop], g: torch.Generator) -> list[str]:
-        """A new caption for every crop each time it is seen; some are dropped, some are wrong."""
+        """A new caption for every crop each time it is seen; some are dropped."""
         rng = np.random.default_rng(int(torch.randint(2 ** 62, (), generator=g)))
-        dropped = self.recipe.caption_dropout
-        loose = dropped + (1 - dropped) * self.recipe.loose_captions
-
-        def said(scene: Scene) -> str:
-            chance = rng.random()
-            if chance < dropped:
-                return ""
-            return caption(data.random_scene(rng) if chance < loose else scene, rng)
-
-        return [said(crop.scene) for crop in shown]
+        return ["" if rng.random() < self.recipe.caption_dropout else caption(crop.scene, rng)
+                for crop in shown]
 
     @torch.no_grad()
     def sheet(self, path: Path, average: UNet) -> None:

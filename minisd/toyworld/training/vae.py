@@ -51,11 +51,9 @@ class Stage:
 
     sheet_every = 300
 
-    def __init__(self, name: str, vae: VAE, config: Config, recipe: Recipe, folder: Path,
-                 anchor: VAE | None = None) -> None:
-        """anchor: a frozen VAE near whose latents these ones stay."""
+    def __init__(self, name: str, vae: VAE, config: Config, recipe: Recipe, folder: Path) -> None:
         self.name, self.vae, self.config, self.recipe = name, vae, config, recipe
-        self.part, self.anchor = getattr(recipe, name), anchor
+        self.part = getattr(recipe, name)
         self.images = cache.pictures(folder, recipe.scenes, size=config.image_size,
                                      seed=recipe.seed)
         self.unseen = data.to_tensor(data.pictures(range(8), size=config.image_size,
@@ -66,31 +64,21 @@ class Stage:
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """The loss between crops and what comes back of a sample of their posterior."""
-        recipe, factor, n = self.recipe, self.config.vae.scale_factor, self.part.batch
+        recipe, n = self.recipe, self.part.batch
         crops = random_crops(self.images, n, recipe.crop, g)
         side = recipe.crop // self.config.vae.downscale
-        noise = torch.randn(2, n, self.config.vae.latent_channels, side, side, generator=g)
-        level, chance = torch.rand(2, n, 1, 1, 1, generator=g)
-        level = recipe.latent_noise / factor * level * (chance < 0.5)
-        crops, sample, extra, level = map(loop.shard, (crops, *noise, level))
+        sample = torch.randn(n, self.config.vae.latent_channels, side, side, generator=g)
+        crops, sample = map(loop.shard, (crops, sample))
         with loop.autocast():
             posterior = self.vae.encode(crops)
-            decoded = self.vae.decode(posterior.mean + posterior.std * sample + level * extra)
-        error, clean = decoded - crops, level.flatten() == 0
-        mse = error.square().mean()
-        quality = (psnr(decoded, crops) * clean).sum() / clean.sum().clamp(min=1)
+            decoded = self.vae.decode(posterior.mean + posterior.std * sample)
+        error, quality = decoded - crops, psnr(decoded, crops).mean()
         if self.name == "decoder":
-            return {"loss": mse, "psnr": quality}
+            return {"loss": error.square().mean(), "psnr": quality}
         l1, edges = error.abs().mean(), edge_error(decoded, crops)
         kl = posterior.kl().to(crops).mean() / sample[0].numel()
-        total = l1 + recipe.edge_weight * edges + recipe.kl_weight * kl + recipe.mse_weight * mse
-        logged = {"l1": l1, "edges": edges, "kl": kl}
-        if self.anchor is not None:
-            with torch.no_grad(), loop.autocast():
-                before = self.anchor.encode(crops).mean
-            moved = (posterior.mean.to(crops) - before).square().mean() * factor ** 2
-            total, logged["moved"] = total + recipe.anchor * moved, moved.sqrt()
-        return {"loss": total, **logged, "psnr": quality}
+        return {"loss": l1 + recipe.edge_weight * edges + recipe.kl_weight * kl, "l1": l1,
+                "edges": edges, "kl": kl, "psnr": quality}
 
     @torch.no_grad()
     def sheet(self, path: Path, average: VAE) -> None:
@@ -104,17 +92,10 @@ def train(config: Config, recipe: Recipe, folder: Path, *, minutes: float | None
           start: dict[str, Tensor] | None = None) -> VAE:
     """The trained VAE, still with scale factor 1; see `cache.measure_scale`.
 
-    start: weights to begin with. The first stage then runs only where `recipe.anchor` holds its
-        latents near the old ones; without, it is skipped, and the encoder stays as it is.
+    start: weights to begin with. The first stage is then skipped, and the encoder stays as it is.
     """
     torch.manual_seed(recipe.seed)
-    vae, anchor = VAE(config.vae).to(loop.device()), None
-    if recipe.anchor:
-        if start is None:
-            raise ValueError("recipe.anchor holds latents near those of earlier weights: begin "
-                             "with some, --from-shipped")
-        anchor = VAE(config.vae).to(loop.device()).eval().requires_grad_(False)
-        anchor.load_state_dict(start)
-    return loop.fit_stages(vae, STAGES if start is None or anchor else STAGES[-1:],
-                           lambda name: Stage(name, vae, config, recipe, folder, anchor),
+    vae = VAE(config.vae).to(loop.device())
+    return loop.fit_stages(vae, STAGES if start is None else STAGES[-1:],
+                           lambda name: Stage(name, vae, config, recipe, folder),
                            recipe, folder, minutes=minutes, start=start)

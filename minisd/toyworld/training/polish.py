@@ -1,0 +1,123 @@
+"""Training the decoder once more, last of all: on latents as the UNet makes them.
+
+So far it has decoded what the encoder encoded, and the UNet's latents are not quite those: flat
+colours come out mottled. Here half of the latents are repainted ones. A scene's own latents are
+noised a little, and the UNet denoises them in a few steps, with and without guidance; the picture
+is still the scene's. The encoder and with it all latents stay, and so does the UNet.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minisd.checkpoints import weights as checkpoint
+from minisd.diffusion import add_noise, ddim_coefficients, guide, take_step
+from minisd.observe.files import written_whole
+from minisd.observe.pictures import psnr
+from minisd.pipeline import StableDiffusion
+from minisd.toyworld import data
+from minisd.toyworld.captions import caption
+from minisd.toyworld.training import cache, loop
+from minisd.toyworld.training.recipe import Recipe
+from minisd.toyworld.training.vae import edge_error
+from minisd.vae import VAE
+
+STAGES = ("polish",)
+GUIDANCES, MOST_STEPS, FROM = (1.0, 3.0, 7.5), 3, (60, 360)     # of repaintings, drawn at random
+NOISED, NOISE = 0.35, 0.2       # of the encoder's latents: the share with noise, its largest std
+
+
+@torch.no_grad()
+def repaint(sd: StableDiffusion, posteriors: Tensor, folder: Path, recipe: Recipe) -> Tensor:
+    """Latents of the first scenes (n, c, h, w), float16: a little noise, then back by the UNet.
+
+    Kept in the folder for these weights of the encoder and the UNet.
+    """
+    nets = nn.ModuleList([sd.vae.encoder, sd.vae.quant_conv, sd.unet])
+    path = folder / f"repainted-{recipe.seed}-{recipe.repainted}-{checkpoint.fingerprint(nets)}.pt"
+    with loop.first_alone():
+        if not path.exists():
+            starts = range(0, recipe.repainted, cache.BATCH)
+            painted = [_repaint(sd, posteriors[i:min(i + cache.BATCH, recipe.repainted)], i, recipe)
+                       for i in starts]
+            with written_whole(path) as part:
+                torch.save(torch.cat(painted).half(), part)
+    return torch.load(path, weights_only=True)
+
+
+def _repaint(sd: StableDiffusion, posteriors: Tensor, first: int, recipe: Recipe) -> Tensor:
+    """One batch: scenes `first` and after, to one noise level and back."""
+    assert sd.tokenizer is not None
+    g, rng = loop.generator(recipe.seed, first, 0), np.random.default_rng([recipe.seed, first])
+    said = [caption(data.scene(first + i, seed=recipe.seed), rng) for i in range(len(posteriors))]
+    scale = GUIDANCES[int(torch.randint(len(GUIDANCES), (), generator=g))]
+    steps = int(torch.randint(1, MOST_STEPS + 1, (), generator=g))
+    start = int(torch.randint(*FROM, (), generator=g))
+    mean, std = posteriors.float().unbind(1)
+    sample, noise = torch.randn(2, *mean.shape, generator=g)
+    x0 = (mean + std * sample) * sd.config.vae.scale_factor
+    times = [round(start * (1 - i / steps)) for i in range(steps)]
+    levels = [*map(sd.schedule.at, times), 1.0]
+    x = add_noise(x0, noise, levels[0]).to(loop.device())
+    with loop.autocast():
+        cond, uncond = (sd.text_encoder(sd.tokenizer(words).to(loop.device()))
+                        for words in (said, [""] * len(said)))
+        for t, level, after in zip(times, levels, levels[1:], strict=False):
+            now = torch.tensor(float(t), device=x.device)
+            eps = guide(sd.unet(x, now, uncond), sd.unet(x, now, cond), scale)
+            x = take_step(ddim_coefficients(level, after), x, eps.float())
+    return x.cpu()
+
+
+class Stage:
+    """Half of a batch repainted, half as encoded, some of that with noise; whole pictures."""
+
+    sheet_every = 300
+
+    def __init__(self, vae: VAE, posteriors: Tensor, repainted: Tensor, scale_factor: float,
+                 pictures: np.ndarray, recipe: Recipe) -> None:
+        """posteriors, pictures: of all scenes; repainted: latents of the first ones."""
+        self.vae, self.posteriors, self.repainted = vae, posteriors, repainted
+        self.scale_factor, self.pictures, self.part = scale_factor, pictures, recipe.polish
+        self.unseen = data.to_tensor(data.pictures(range(8), size=pictures.shape[1],
+                                                   split=data.UNSEEN, seed=recipe.seed))
+
+    def loss(self, g: torch.Generator) -> dict[str, Tensor]:
+        """L1, edges and squares between pictures and what their latents decode to."""
+        half = self.part.batch // 2
+        encoded = torch.randint(len(self.posteriors), (half,), generator=g).sort().values
+        again = torch.randint(len(self.repainted), (self.part.batch - half,), generator=g)
+        mean, std = self.posteriors[encoded].float().unbind(1)
+        sample, noise = torch.randn(2, *mean.shape, generator=g)
+        level, chance = torch.rand(2, half, 1, 1, 1, generator=g)
+        latents = (mean + std * sample) * self.scale_factor
+        latents = latents + NOISE * level * (chance < NOISED) * noise
+        latents = torch.cat([latents, self.repainted[again].float()])
+        pictures = data.to_tensor(self.pictures[torch.cat([encoded, again]).numpy()])
+        latents, pictures = map(loop.shard, (latents, pictures))
+        with loop.autocast():
+            decoded = self.vae.decode(latents / self.scale_factor)
+        error = decoded - pictures
+        l1, edges, mse = error.abs().mean(), edge_error(decoded, pictures), error.square().mean()
+        return {"loss": l1 + 0.5 * edges + 4 * mse, "l1": l1, "edges": edges, "mse": mse}
+
+    @torch.no_grad()
+    def sheet(self, path: Path, average: VAE) -> None:
+        """What is said of unseen scenes."""
+        decoded = average(self.unseen.to(loop.device())).float().cpu()
+        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
+
+
+def train(sd: StableDiffusion, recipe: Recipe, folder: Path, posteriors: Tensor, *,
+          minutes: float | None = None) -> VAE:
+    """The VAE of a trained pipeline with a decoder that has seen the UNet's latents."""
+    sd.requires_grad_(False).to(loop.device())
+    repainted = repaint(sd, posteriors, folder, recipe)
+    for part in (sd.vae.decoder, sd.vae.post_quant_conv):
+        part.requires_grad_(True)
+    pictures = cache.pictures(folder, recipe.scenes, size=sd.config.image_size, seed=recipe.seed)
+    stage = Stage(sd.vae, posteriors, repainted, sd.config.vae.scale_factor, pictures, recipe)
+    return loop.Fit("polish", sd.vae, recipe.polish, stage.loss, folder, seed=recipe.seed,
+                    sheet=stage.sheet, sheet_every=stage.sheet_every).run(minutes)
