@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter
 
 from minisd.figures import style
-from minisd.figures.charts import legend
+from minisd.figures.charts import legend, written_out
 from minisd.figures.style import COLOURS, INK, Figure, blank, entitle, house, percent
 
 Row = Mapping[str, Any]
@@ -114,6 +114,10 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
                        xytext=(-7, 3) if rising else (7, 7), textcoords="offset points",
                        ha="right" if rising else "left")
     distance.set(xlabel="guidance scale (no unit)", ylabel="Fréchet distance\n(judge's features)")
+    distance.set_yscale("log")
+    trade.set_xscale("log")
+    for axis in (distance.yaxis, trade.xaxis):
+        written_out(axis)
     distance.sharex(adherence)
     adherence.tick_params(labelbottom=False)
     trade.margins(x=0.1)
