@@ -90,10 +90,11 @@ def candidates(model: str | Path) -> list[Path]:
     if name == TOYWORLD.name:
         return [SHIPPED]
     if name in VERSIONS:
-        if not _places(name):
+        places = _places(name)
+        if not places:
             by_hand = f", or put {next(iter(SINGLE_FILES[name]))} into {WEIGHTS}"
             raise ValueError(f"{name} is not at hand: {_advice(name)}{by_hand * (name in KNOWN)}")
-        return _places(name)
+        return places
     path = Path(os.path.expanduser(model))
     for place in (path, WEIGHTS / path):
         if name and place.exists():
@@ -217,10 +218,14 @@ def models() -> Models:
 
 def _row(name: str, config: Config, licence: str, places: list[Path], advice: str = ""
          ) -> KnownModel:
-    faults = {place: fault(place) for place in places}
-    path = next((place for place in places if not faults[place]), None)
+    path = None
+    for place in places:                # opening one takes time: no further than to the first whole
+        reason = fault(place)
+        if not reason:
+            path = place
+            break
+        advice = FETCH if FETCH in reason else advice
     files = [] if path is None else [path] if path.is_file() else network_files(path).values()
-    advice = FETCH if any(FETCH in reason for reason in faults.values()) else advice
     return KnownModel(name, _parts(config), licence, path,
                       sum(file.stat().st_size for file in files), "" if path else advice)
 

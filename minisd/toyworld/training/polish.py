@@ -80,7 +80,8 @@ class Stage:
                  pictures: np.ndarray, recipe: Recipe) -> None:
         """posteriors, pictures: of all scenes; repainted: latents of the first ones."""
         self.vae, self.posteriors, self.repainted = vae, posteriors, repainted
-        self.scale_factor, self.pictures, self.part = scale_factor, pictures, recipe.polish
+        self.scale_factor, self.pictures = scale_factor, pictures
+        self.part, self.edge_weight = recipe.polish, recipe.edge_weight
         self.unseen = data.to_tensor(data.pictures(range(8), size=pictures.shape[1],
                                                    split=data.UNSEEN, seed=recipe.seed))
 
@@ -101,7 +102,8 @@ class Stage:
             decoded = self.vae.decode(latents / self.scale_factor)
         error = decoded - pictures
         l1, edges, mse = error.abs().mean(), edge_error(decoded, pictures), error.square().mean()
-        return {"loss": l1 + 0.5 * edges + 4 * mse, "l1": l1, "edges": edges, "mse": mse}
+        return {"loss": l1 + self.edge_weight * edges + 4 * mse, "l1": l1, "edges": edges,
+                "mse": mse}
 
     @torch.no_grad()
     def sheet(self, path: Path, average: VAE) -> None:
