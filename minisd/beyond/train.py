@@ -1,9 +1,9 @@
 """`python -m minisd.beyond.train flow|v|...|mdt`: every objective on toyworld's latents.
 
-One loop for all (`toyworld/training/loop.py`): the same scenes, captions, dropped captions,
-batches, optimiser and average; what differs is what the network predicts, at which noise levels,
-and for mdt which network it is. A killed training continues by the same command. The folder of a
-run holds `unet.pt`, with which `load` paints.
+One loop for all (`toyworld/training/loop.py`): the same close-ups of single things, captions,
+dropped captions, batches, optimiser and average, and a UNet of half the width; what differs is what
+the network predicts, at which noise levels, and for mdt which network it is. A killed training
+continues by the same command. The folder of a run holds `unet_small.pt`, with which `load` paints.
 """
 
 import argparse
@@ -26,19 +26,20 @@ from minisd.toyworld.training import unet as unet_training
 from minisd.toyworld.training.recipe import RECIPE, Part, Recipe
 from minisd.unet import UNet
 
-# Shorter than the recipe of the model that ships: eight networks have to share the time.
+# A quarter of an hour for each of eight networks on one core; all timesteps alike.
 COMPARISON = replace(
-    RECIPE, unet_small=Part(steps=400, batch=256, lr=1e-3, warmup=100, ema=0.998),
-    unet=Part(steps=3_000, batch=64, lr=1e-3, warmup=100, cooldown=1_500, ema=0.999))
+    RECIPE, scenes=12_000, early_share=0.0,
+    unet_small=Part(steps=1_200, batch=64, lr=1e-3, warmup=50, cooldown=1_100, ema=0.997))
+STAGE = "unet_small"
 RUNS = {**{name: name for name in OBJECTIVES}, "mdt": "eps", "mdt-unmasked": "eps"}
 
 
 def network(name: str, config: Config) -> nn.Module:
-    """The untrained network of a run: toyworld's UNet, or a transformer."""
+    """The untrained network of a run: toyworld's UNet of half the width, or a transformer."""
     if not name.startswith("mdt"):
-        return UNet(config.unet)
-    side = config.image_size // config.vae.downscale
-    mdt = MDTConfig(side=side, context_dim=config.unet.context_dim,
+        return UNet(replace(config.unet, channels=tuple(c // 2 for c in config.unet.channels)))
+    side = config.image_size // config.vae.downscale // 2
+    mdt = MDTConfig(side=side, context_dim=config.unet.context_dim, width=128, heads=4,
                     latent_channels=config.unet.latent_channels)
     return MDT(mdt if name == "mdt" else replace(mdt, mask_ratio=(0.0, 0.0)))
 
@@ -57,7 +58,7 @@ def painter(name: str, sd: StableDiffusion, net: nn.Module | None = None) -> Pai
 
 
 class Stage(unet_training.Stage):
-    """One size of a run's training: `unet_small`, the close-ups, or `unet`, whole scenes."""
+    """The training of a run on close-ups."""
 
     sd: Painter
 
@@ -97,21 +98,21 @@ class Stage(unet_training.Stage):
 
 def fit(name: str, sd: StableDiffusion, posteriors: Tensor, folder: Path, *,
         recipe: Recipe = COMPARISON, minutes: float | None = None) -> Painter:
-    """Train a run, or go on with it, for so many minutes a stage; the painter has the average.
+    """Train a run, or go on with it, for so many minutes; the painter has the average.
 
     sd: a trained model, whose VAE made `posteriors` (`cache.posteriors`).
     """
     torch.manual_seed(recipe.seed)
     made = painter(name, sd)
-    average = loop.fit_stages(made.unet, unet_training.STAGES,
-                              lambda stage: Stage(stage, made, posteriors, recipe), recipe,
-                              folder / name, minutes=minutes, start=None)
-    return painter(name, sd, average).eval()
+    stage = Stage(STAGE, made, posteriors, recipe)
+    fit = loop.Fit(STAGE, made.unet, recipe.unet_small, stage.loss, folder / name,
+                   seed=recipe.seed)
+    return painter(name, sd, fit.run(minutes)).eval()
 
 
 def load(name: str, sd: StableDiffusion, folder: Path) -> Painter:
     """A run that was trained in a folder; raises FileNotFoundError where it was not."""
-    made, path = painter(name, sd), folder / name / "unet.pt"
+    made, path = painter(name, sd), folder / name / f"{STAGE}.pt"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: run `python -m minisd.beyond.train {name} "
                                 f"--folder {folder}`")
@@ -124,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m minisd.beyond.train", description=__doc__)
     parser.add_argument("run", choices=[*RUNS])
     parser.add_argument("--folder", type=Path, default=Path("runs/beyond"),
-                        help="checkpoints, logs, sample sheets (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop each of the two stages after so long")
+                        help="checkpoints and logs (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="stop after so long")
     args = parser.parse_args(argv)
     loop.join_processes()
     sd = load_model("toyworld", device=str(loop.device()), dtype="float32", fast=False)

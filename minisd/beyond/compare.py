@@ -1,0 +1,131 @@
+"""`python -m minisd.beyond.compare`: what every objective has learned, read by one judge.
+
+Each run that `minisd.beyond.train` left in a folder paints the same captions of unseen close-ups
+from the same seeds, in 1 to 50 Euler steps and with the same guidance. The judge reads the
+pictures; a Frechet distance compares them with drawings of the very scenes ("paired"). All goes to
+comparison.json in the folder; what that holds for the same weights is not painted again.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from minisd.beyond import train
+from minisd.beyond.painter import Painter
+from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.load import load as load_model
+from minisd.checkpoints.places import SHIPPED
+from minisd.config import Config
+from minisd.toyworld import data
+from minisd.toyworld.captions import full_caption
+from minisd.toyworld.evaluation.bench import SPLITS, answers, as_tensor, rates, write_json
+from minisd.toyworld.evaluation.judge import Judge, frechet_distance, load_judge
+from minisd.toyworld.evaluation.rates import table
+from minisd.toyworld.scenes import is_held_out
+from minisd.toyworld.training.crops import Crop, close_ups
+
+STEPS, HELD_OUT_STEPS, GUIDANCE = (1, 2, 4, 8, 16, 25, 50), 25, 3.0
+PROMPTS, BATCH = 192, 64
+FRAME = 8           # pixels around a close-up, so that a thing is as large as the judge expects
+
+Row = dict[str, Any]
+
+
+def unseen(split: str, count: int, cells: int) -> list[Crop]:
+    """Close-ups of scenes that no part was trained on; of "held_out", only such coloured things.
+
+    cells: along each side of a whole scene's latents.
+    """
+    crops = close_ups(range(4 * count), cells, split=SPLITS[split])
+    return [crop for crop in crops if is_held_out(crop.scene) == (split == "held_out")][:count]
+
+
+def drawn(split: str, crops: Sequence[Crop], config: Config) -> Tensor:
+    """The true close-ups, (n, 3, h, w) in [-1, 1]: windows of the drawn scenes."""
+    scale = config.vae.downscale
+    whole = data.drawn((data.scene(crop.number, split=SPLITS[split]) for crop in crops),
+                       config.image_size)
+    return torch.stack([
+        picture[:, scale * crop.top:scale * (crop.top + crop.side),
+                scale * crop.left:scale * (crop.left + crop.side)]
+        for picture, crop in zip(whole, crops, strict=True)])
+
+
+def framed(images: Tensor) -> Tensor:
+    """Close-ups (n, 3, h, w) with their edges repeated outwards."""
+    return F.pad(images, (FRAME,) * 4, mode="replicate")
+
+
+def measure(made: Painter, judge: Judge, split: str, count: int, steps: int) -> Row:
+    """How many pictures show what their captions say, and how far they are from the drawn ones."""
+    crops = unseen(split, count, made.config.image_size // made.config.vae.downscale)
+    read, features = [], []
+    for start in range(0, count, BATCH):
+        some = crops[start:start + BATCH]
+        side = some[0].side * made.config.vae.downscale
+        painted = framed(as_tensor(made.text_to_image(
+            [full_caption(crop.scene) for crop in some], seed=[*range(start, start + len(some))],
+            steps=steps, sampler="euler", guidance_scale=GUIDANCE, height=side, width=side)))
+        read += [{"answers": answers(reading, crop.scene)}
+                 for reading, crop in zip(judge.read(painted), some, strict=True)]
+        features.append(judge.features(painted))
+    with torch.no_grad():
+        truth = judge.features(framed(drawn(split, crops, made.config)))
+    return {"steps": steps, "n": count, **rates(read),
+            "paired": frechet_distance(torch.cat(features), truth)}
+
+
+def flop(made: Painter) -> int:
+    """Floating point operations of one evaluation of the network for one close-up."""
+    config = made.config
+    side = config.image_size // config.vae.downscale // 2
+    latents = torch.zeros(1, config.unet.latent_channels, side, side)
+    context = torch.zeros(1, config.text.max_length, config.text.width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        made.unet(latents, torch.tensor(500.0), context)
+    return counter.get_total_flops()
+
+
+def compare(made: Painter, judge: Judge, prompts: int) -> Row:
+    """All that is measured of one run."""
+    return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": GUIDANCE,
+            "parameters": sum(p.numel() for p in made.unet.parameters()), "flop": flop(made),
+            "seen": [measure(made, judge, "seen", prompts, steps) for steps in STEPS],
+            "held_out": measure(made, judge, "held_out", prompts, HELD_OUT_STEPS)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m minisd.beyond.compare", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/beyond"),
+                        help="of the trained runs (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=PROMPTS,
+                        help="of each kind (default: %(default)s)")
+    args = parser.parse_args(argv)
+    sd = load_model("toyworld", dtype="float32")
+    judge = load_judge(SHIPPED / "judge.safetensors")
+    path = args.folder / "comparison.json"
+    found: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    for name in train.RUNS:
+        if not (args.folder / name / f"{train.STAGE}.pt").exists():
+            continue
+        made = train.load(name, sd, args.folder)
+        known = found.get(name, {})
+        if (known.get("model"), known.get("n")) != (checkpoint.fingerprint(made.unet),
+                                                    args.prompts):
+            found[name] = compare(made, judge, args.prompts)
+            write_json(path, found, indent=1)
+        print(name, table("steps", {str(row["steps"]): row for row in found[name]["seen"]}),
+              sep="\n")
+    if not found:
+        parser.error(f"no run in {args.folder}: train some by `python -m minisd.beyond.train`")
+
+
+if __name__ == "__main__":
+    main()
