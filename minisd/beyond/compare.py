@@ -93,9 +93,10 @@ def flop(made: Painter) -> int:
     return counter.get_total_flops()
 
 
-def compare(made: Painter, judge: Judge, prompts: int) -> Row:
-    """All that is measured of one run."""
+def compare(made: Painter, judge: Judge, prompts: int, steps: int) -> Row:
+    """All that is measured of one run, trained for so many steps."""
     return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": GUIDANCE,
+            "samples": steps * train.COMPARISON.unet_small.batch,
             "parameters": sum(p.numel() for p in made.unet.parameters()), "flop": flop(made),
             "seen": [measure(made, judge, "seen", prompts, steps) for steps in STEPS],
             "held_out": measure(made, judge, "held_out", prompts, HELD_OUT_STEPS)}
@@ -113,13 +114,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = args.folder / "comparison.json"
     found: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
     for name in train.RUNS:
-        if not (args.folder / name / f"{train.STAGE}.pt").exists():
+        trained = args.folder / name / f"{train.STAGE}.pt"
+        if not trained.exists():
             continue
         made = train.load(name, sd, args.folder)
         known = found.get(name, {})
         if (known.get("model"), known.get("n")) != (checkpoint.fingerprint(made.unet),
                                                     args.prompts):
-            found[name] = compare(made, judge, args.prompts)
+            steps = torch.load(trained, weights_only=True)["step"]
+            found[name] = compare(made, judge, args.prompts, steps)
             write_json(path, found, indent=1)
         print(name, table("steps", {str(row["steps"]): row for row in found[name]["seen"]}),
               sep="\n")
