@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from minisd.checkpoints.vocabulary import ModelTokenizer, clip_vocabulary
 from minisd.config import Config
-from minisd.toyworld import data
+from minisd.toyworld import data, train
 from minisd.toyworld.captions import caption, vocabulary
-from minisd.toyworld.training import __main__ as train
 from minisd.toyworld.training import clip, loop, tokenizer, vae
 from minisd.toyworld.training.recipe import Part, Recipe
 

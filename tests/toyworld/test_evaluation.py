@@ -19,8 +19,8 @@ from conftest import TINY
 import minisd
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.places import SHIPPED
+from minisd.toyworld import evaluate
 from minisd.toyworld.captions import vocabulary
-from minisd.toyworld.evaluation import __main__ as evaluate
 from minisd.toyworld.evaluation import bench, rates, results, sections
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, Bench, Job, Row, jobs
 from minisd.toyworld.evaluation.judge import Judge, Reading, Seen

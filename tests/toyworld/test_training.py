@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 import minisd
 from minisd.checkpoints import weights as checkpoint
-from minisd.toyworld import data
+from minisd.toyworld import data, train
 from minisd.toyworld.scenes import KINDS, Thing
-from minisd.toyworld.training import __main__ as train
 from minisd.toyworld.training import cache, clip, crops, loop, polish, unet, vae
 from minisd.toyworld.training.recipe import Part
 from minisd.vae import VAE

@@ -1,1 +1,1 @@
-"""How well toyworld paints; `python -m minisd.toyworld.evaluation` measures it."""
+"""How well toyworld paints; `python -m minisd.toyworld.evaluate` measures it."""

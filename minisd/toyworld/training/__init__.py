@@ -1,1 +1,1 @@
-"""How toyworld's networks were trained; `python -m minisd.toyworld.training` does it again."""
+"""How toyworld's networks were trained; `python -m minisd.toyworld.train` does it again."""
