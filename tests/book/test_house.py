@@ -116,7 +116,3 @@ def test_painting_loading_and_the_command_line_do_without_them() -> None:
             f"print(*{set(HOMES)!r} & {{name.split('.')[0] for name in sys.modules}})")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (found.stdout, found.returncode) == ("\n", 0), found.stderr
-
-
-def test_files_open_with_what_they_are() -> None:
-    assert not [file for file, tree in TREES.items() if tree.body and not ast.get_docstring(tree)]

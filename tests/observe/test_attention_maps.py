@@ -59,20 +59,6 @@ def test_every_layer_and_call_is_recorded_by_name(sd) -> None:
                                    rtol=0)
 
 
-def test_weights_are_the_softmax_of_queries_and_keys(sd) -> None:
-    attention = sd.unet.mid.layers[0].attention.block.cross_attn
-    seen: list[Tensor] = []
-    handle = attention.register_forward_pre_hook(lambda m, args: seen.extend(args))
-    with record_attention(sd.unet, layers=["mid"]) as record:
-        evaluate(sd)
-    handle.remove()
-    x, context = seen
-    q, k = (layer(value).unflatten(-1, (2, 15)).transpose(1, 2)
-            for layer, value in ((attention.to_q, x), (attention.to_k, context)))
-    expected = torch.einsum("bhnd,bhmd->bhnm", q, k).div(15 ** 0.5).softmax(-1)
-    torch.testing.assert_close(record[0].weights.float(), expected, atol=HALF, rtol=0)
-
-
 def test_rows_keep_the_conditional_half_and_heads_can_be_averaged(sd) -> None:
     with (record_attention(sd.unet) as whole, record_attention(sd.unet, rows=1) as half,
           record_attention(sd.unet, mean_of_heads=True) as mean):
@@ -154,13 +140,6 @@ def test_a_word_taken_away_changes_only_the_conditional_half(sd) -> None:
     with edit_attention(sd.unet, scale_word(2, 0.0)):
         both = evaluate(sd)
     assert relative_error(both[0], plain[0]) > 1e-3 and torch.equal(both[1], edited[1])
-
-
-def test_all_words_taken_away_leave_the_prompt_unread(sd) -> None:
-    """With no attention paid to any token, the prompt cannot matter."""
-    with edit_attention(sd.unet, scale_word(range(13), 0.0)):
-        a, b = evaluate(sd)
-    assert relative_error(a, b) < 1e-5
 
 
 def test_a_recorder_inside_an_edit_sees_what_was_edited(sd) -> None:

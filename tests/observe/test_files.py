@@ -1,8 +1,6 @@
 """Files written whole or not at all, whatever goes wrong meanwhile."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,17 +8,6 @@ import pytest
 from safetensors import SafetensorError
 
 from minisd.observe.files import LEFT_BEHIND, written_whole
-
-# Writes five bytes more than the system lets it, as on a full disk.
-TOO_MUCH = """
-import resource, signal, sys
-from pathlib import Path
-from minisd.observe.files import written_whole
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-with written_whole(Path(sys.argv[1])) as part:
-    part.write_bytes(bytes(1005))
-"""
 
 
 def write(path: Path, data: bytes, **how: bool) -> None:
@@ -54,14 +41,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypa
     assert os.listdir(tmp_path) == ["a"] and path.read_bytes() == b"old"
     if 28 in fault:
         assert str(error.value) == f"[Errno 28] No space left: {str(path)!r}"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX's")
-def test_what_the_system_refuses_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", TOO_MUCH, tmp_path / "big"], capture_output=True,
-                          text=True)
-    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path}/big'"
-    assert os.listdir(tmp_path) == []
 
 
 def test_what_safetensors_says_of_a_full_disk_is_an_oserror(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Counts and costs: exact at v1's published sizes, by hand where a hand can count, no weights."""
 
 import functools
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minisd.attention import Attention, FeedForward
 from minisd.clip import CLIPTextTransformer
-from minisd.config import TOYWORLD, V1, Config, ScheduleConfig, TextConfig, UNetConfig
+from minisd.config import TOYWORLD, V1, Config
 from minisd.observe import summary as observed
 from minisd.observe.summary import BlockCost, cost, summary
 from minisd.pipeline import StableDiffusion
@@ -22,13 +21,7 @@ from minisd.toyworld.clip import CLIP
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-NARROWING = Config(                 # another topology: two levels, text at the lower one only
-    name="narrowing", image_size=40, schedule=ScheduleConfig(timesteps=7),
-    text=TextConfig(vocab_size=31, width=10, layers=1, heads=5, max_length=19),
-    vae=replace(TINY.vae, channels=(8, 12), layers_per_block=3),
-    unet=UNetConfig(channels=(30, 18), attention=(False, True), layers_per_block=2, heads=3,
-                    context_dim=10, groups=3, latent_channels=5))
-CONFIGS = (V1, TOYWORLD, TINY, NARROWING)
+CONFIGS = (V1, TOYWORLD, TINY)
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 
 
@@ -53,27 +46,6 @@ def totals(rows: list[BlockCost]) -> dict[str, tuple[int, int]]:
 
 
 # What a model is
-
-def test_v1_has_its_published_parameters() -> None:
-    content = summary(empty(V1))
-    assert content.parameters == 1_066_235_307
-    assert {name: (part.parameters, len(part.arrays))
-            for name, part in content.parts.items()} == {
-        "text_encoder": (123_060_480, 196),
-        "unet": (859_520_964, 686),
-        "vae": (83_653_863, 248),
-        "encoder": (34_163_664, 108),           # 34,163,592 + quant conv 72
-        "decoder": (49_490_199, 140)}           # 49,490,179 + post-quant conv 20
-    assert len(content.arrays) == 1_130
-
-
-def test_v1s_unet_has_its_published_layers() -> None:
-    published = {"Conv2d": 98, "Linear": 184, "GroupNorm": 61, "LayerNorm": 48, "ResBlock": 22,
-                 "SpatialTransformer": 16, "Attention": 32, "FeedForward": 16}
-    inside, alone = summary(empty(V1)).parts["unet"].layers, summary(empty(V1).unet).layers
-    assert inside == alone
-    assert {kind: alone[kind] for kind in published} == published
-
 
 @each_config
 def test_what_is_counted_is_all_there_is(config: Config) -> None:
@@ -134,18 +106,6 @@ def test_v1_costs_what_is_published() -> None:
     assert shapes["unet.conv_out"] == (1, 4, 64, 64)
     assert shapes["vae.quant_conv"] == (1, 8, 64, 64)
     assert shapes["vae.decoder.conv_out"] == (1, 3, 512, 512)
-
-
-def test_a_convolution_and_an_attention_by_hand() -> None:
-    rows = {row.name: row for row in costs(V1)}
-    assert rows["unet.conv_in"].flops == 2 * (4 * 3 * 3) * (320 * 64 * 64)
-    d, n, m = 1280, 8 * 8, 77
-    convolutions = 2 * (2 * d * d * n)
-    self_attention = 4 * (2 * d * d * n) + 2 * (2 * n * n * d)
-    cross_attention = 2 * (2 * d * d * n) + 2 * (2 * 768 * d * m) + 2 * (2 * n * m * d)
-    feed_forward = 2 * d * 8 * d * n + 2 * 4 * d * d * n
-    assert rows["unet.mid.layers.0.attention"].flops == (
-        convolutions + self_attention + cross_attention + feed_forward)
 
 
 @pytest.mark.parametrize("config", CONFIGS[1:], ids=lambda config: config.name)

@@ -1,7 +1,6 @@
 """Faster kernels: the same numbers up to rounding, at all layers, and only where they may."""
 
 import copy
-import pickle
 from itertools import product
 
 import pytest
@@ -165,15 +164,3 @@ def test_on_another_device_the_book_runs(sd, monkeypatch) -> None:
     assert [type(module) for module in speed.accelerate(blank).modules()] == before
 
 
-# As an object
-
-def test_copies_and_pickles_stay_fast(sd, monkeypatch) -> None:
-    large_enough(monkeypatch)
-    fast = speed.accelerate(copy.deepcopy(sd))
-    expected = results(fast)
-    for again in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
-        assert [type(m) for m in again.modules()] == [type(m) for m in fast.modules()]
-        ran = spied(monkeypatch)
-        for name, value in results(again).items():
-            assert torch.equal(value, expected[name]), name
-        assert {"double", "rows"} <= set(ran)

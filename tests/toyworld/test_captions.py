@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from minisd.toyworld.captions import CONTENT_ONE, CONTENT_TWO, caption, full_caption, vocabulary
+from minisd.toyworld.captions import caption, full_caption, vocabulary
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing, sample_scene
 
 README_SCENE = Scene((Thing("car", "red", 0.5, 0.75, 0.4),
@@ -99,17 +99,6 @@ def test_said_relations_agree_with_the_geometry(said) -> None:
                 and match["colour1"] in (None, a.colour) and match["colour2"] in (None, b.colour)]
         assert any(stands(a, b, direction) for a, b in fits), (text, scene)
     assert checked > 2000
-
-
-def test_most_captions_say_everything(said) -> None:
-    def says_everything(scene: Scene, text: str) -> bool:
-        there = [(thing.colour, thing.kind) for thing in scene.things]
-        return (sorted(mentions(text), key=str) == sorted(there, key=str)
-                and (scene.relation is None or said_relation(text) is not None)
-                and said_background(text) is not None)
-
-    assert 0.55 < np.mean([says_everything(*pair) for pair in said]) < 0.65
-    assert sum(CONTENT_ONE.values()) == sum(CONTENT_TWO.values()) == pytest.approx(1)
 
 
 def test_articles_are_right_and_the_vocabulary_is_exact(said) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -43,18 +42,13 @@ def seen(thing: Thing, **changes) -> Seen:
     (SCENE, [seen(CAR), seen(BALLOON)], ""),
     (SCENE, [seen(BALLOON), seen(CAR)], ""),                                # in any order
     (SCENE, [seen(CAR, colour="yellow"), seen(BALLOON, colour="red")], "colours"),
-    (SCENE, [seen(CAR, colour="pink"), seen(BALLOON)], "colours"),
     (SCENE, [seen(CAR, y=0.1), seen(BALLOON)], "relation"),
     (SCENE, [seen(CAR, x=0.95, y=0.4), seen(BALLOON)], "relation"),         # beside, not below
     (SCENE, [seen(CAR), seen(BALLOON), Seen("star", "red", 0.1, 0.1, 0.6)], "things"),
-    (SCENE, [seen(CAR), seen(BALLOON), seen(CAR, x=0.1)], "things"),        # one too many
     (SCENE, [seen(CAR)], "things colours relation"),
-    (SCENE, [], "things colours relation"),
     (SCENE, [seen(CAR, kind="boat"), seen(BALLOON)], "things colours relation"),
     (CARS, [seen(LOW), seen(HIGH)], ""),                            # told apart by their colours
     (CARS, [seen(LOW, y=0.25), seen(HIGH, y=0.75)], "relation"),
-    (CARS, [seen(LOW), seen(HIGH, colour="red")], "colours"),
-    (CARS, [seen(LOW)], "things colours relation"),
     (ALONE, [seen(CAR)], ""), (ALONE, [seen(CAR, kind="boat")], "things colours"),
     (ALONE, [seen(CAR), seen(BALLOON)], "things")])
 def test_what_is_wrong_is_named(scene: Scene, things: list[Seen], wrong: str) -> None:
@@ -125,27 +119,6 @@ def test_examples_are_deterministic_and_of_all_sorts() -> None:
     assert {len(things) for things in whole} == {0, 1, 2, 3}
     assert all(((e.kind >= 0) == (e.colour >= 0)).all() for e in examples)
     assert all((e.centre[e.kind >= 0] == 1).all() for e in examples)
-
-
-@pytest.mark.parametrize("flaw", training.FLAWS)
-def test_spoiling_changes_one_thing_and_leaves_the_other(flaw, monkeypatch) -> None:
-    monkeypatch.setattr(training, "FLAWS", (flaw,))
-    whole = data.drawn([SCENE], SIDE)[0]
-    spoilt = training._spoil(whole, SCENE, 1, np.random.default_rng(0))
-    change = (spoilt - whole).abs().sum(0)
-    assert change[:SIDE // 2].max() > 0.3 and change[40:].max() == 0    # the car is from row 40 on
-
-
-def test_a_blur_is_as_wide_as_it_says_and_still_waves_warp_nothing() -> None:
-    point = torch.zeros(2, 3, 33, 33)
-    point[:, :, 16, 16] = 1
-    row = training.blur(point, torch.tensor([1.0, 2.0]))[:, 0].sum(1)           # 2 33
-    variance = (row * (torch.arange(33) - 16.0).square()).sum(1)
-    # The kernel ends at about 3 sigma, so a little is missing.
-    torch.testing.assert_close(variance, torch.tensor([1.0, 4.0]), atol=0.1, rtol=0)
-    images = data.drawn([SCENE], SIDE)
-    torch.testing.assert_close(training.warp(images, torch.zeros(1, 2, 5, 5)), images,
-                               atol=1e-4, rtol=0)                       # bilinear at grid points
 
 
 def test_two_steps_of_training(tmp_path) -> None:
