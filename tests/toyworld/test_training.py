@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import tiny_training
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 import minisd
 from minisd.checkpoints import weights as checkpoint
 from minisd.toyworld import data, train
-from minisd.toyworld.scenes import KINDS, Thing
+from minisd.toyworld.scenes import KINDS
 from minisd.toyworld.training import cache, clip, crops, loop, polish, unet, vae
 from minisd.toyworld.training.recipe import Part
 from minisd.vae import VAE
@@ -368,25 +367,6 @@ def test_the_documented_commands_answer(module):
     assert done.returncode == 0 and "python -m minisd.toyworld." in done.stdout
 
 
-# The VAE's part
-
-def test_random_crops_are_parts_of_scenes_and_now_and_then_whole_ones():
-    images = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
-    found = [vae.random_crops(images, 8, 8, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    scenes = data.to_tensor(images)
-    windows = scenes.unfold(2, 8, 1).unfold(3, 8, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    halves = torch.nn.functional.avg_pool2d(scenes, 2)
-    for i, crop in enumerate(found[0]):
-        candidates = halves if i % vae.WHOLE == 0 else windows
-        assert any(torch.allclose(crop, c, atol=1e-6) for c in candidates)
-
-
-def test_the_edge_error_by_hand():
-    a, b = torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
-    assert vae.edge_error(a, b) == 1.0                      # 1 across, 0 down
-
-
 # The latents
 
 def test_encoded_scenes_are_kept_for_these_weights_only(tmp_path, monkeypatch):
@@ -442,6 +422,18 @@ def test_repainted_latents_are_near_those_of_their_scenes_and_kept(whole, tmp_pa
     assert torch.equal(polish.repaint(sd, posteriors, tmp_path, RECIPE), found)
 
 
+@pytest.mark.parametrize(("guidance", "passes"), [(1.0, 1), (3.0, 2)])
+def test_a_repainting_makes_the_passes_that_its_guidance_needs(tmp_path, monkeypatch, guidance,
+                                                               passes):
+    sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.words())
+    monkeypatch.setattr(polish, "GUIDANCES", (guidance,))
+    rows, predict = [], sd.unet.forward
+    sd.unet.forward = lambda x, *rest: rows.append(len(x)) or predict(x, *rest)
+    found = polish.repaint(sd, torch.rand(4, 2, 5, 6, 6).half(), tmp_path,
+                           replace(RECIPE, repainted=4))
+    assert len(found) == 4 and set(rows) == {4 * passes}
+
+
 def test_a_polished_decoder_is_exported_without_a_unet(whole, shipped, tmp_path):
     folder = tmp_path / "part"
     folder.mkdir()
@@ -462,18 +454,6 @@ def test_a_polished_decoder_is_exported_without_a_unet(whole, shipped, tmp_path)
 def test_snr_weights_are_one_up_to_the_cap_and_fall_beyond():
     snr = torch.tensor([0.1, 5.0, 10.0, 500.0])
     assert unet.snr_weights(snr, cap=5.0).tolist() == pytest.approx([1.0, 1.0, 0.5, 0.01])
-
-
-def test_half_of_the_timesteps_are_drawn_where_layouts_are_decided():
-    stage = SimpleNamespace(recipe=replace(RECIPE, early_share=0.5, early_from=600),
-                            alpha_bar=torch.zeros(1000))
-    t = unet.Stage.timesteps(stage, 40_000, torch.Generator().manual_seed(0))
-    assert t.dtype == torch.int64 and t.min() == 0 and t.max() == 999
-    counts = t.bincount(minlength=1000).double()
-    low, high = counts[:600].sum() / 40_000, counts[600:].sum() / 40_000
-    assert abs(low - 0.5 * 0.6) < 0.01 and abs(high - (0.5 + 0.5 * 0.4)) < 0.01
-    for flat in (counts[:600], counts[600:]):
-        assert flat.std() < 1.3 * flat.mean().sqrt()
 
 
 def test_some_captions_are_dropped_and_the_others_belong_to_their_scenes():
@@ -506,13 +486,6 @@ def test_a_close_up_holds_one_of_two_things_whole_and_speaks_of_it_alone():
         cut += missing > 1e-9
     assert cut < 0.1 * len(found)
     assert len({(crop.top, crop.left) for crop in found}) > 30
-
-
-def test_a_close_up_shows_as_little_as_possible_of_the_other_thing():
-    left, right = (Thing("star", "red", x, 0.5, 0.3) for x in (0.2, 0.75))
-    rng = np.random.default_rng(0)
-    assert {crops._window(left, right, 16, rng)[1] for _ in range(50)} == {0}
-    assert {crops._window(right, left, 16, rng)[1] for _ in range(50)} == {7, 8}
 
 
 def test_a_crop_is_the_square_of_latents_that_it_names():
