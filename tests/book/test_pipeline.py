@@ -75,18 +75,6 @@ def test_at_0_and_1_half_the_work_is_enough(sd, unet_batches, g, kept, skipped, 
         assert relative_error(b.eps_cond, b.eps_uncond) > 0.001
 
 
-def test_the_negative_prompt_takes_the_place_of_the_empty_one(sd):
-    """Equal to the prompt it undoes guidance: eps_n + g (eps_p - eps_n) = eps_p where n = p."""
-    step, plain = run(sd, negative_prompt="blue fish")[0], run(sd)[0]
-    for found, prompt in ((step.eps_uncond, "blue fish"), (plain.eps_uncond, ""),
-                          (step.eps_cond, PROMPT), (plain.eps_cond, PROMPT)):
-        assert relative_error(found, run(sd, prompt, guidance_scale=1.0)[0].eps) < ROUNDING
-    without = run(sd, guidance_scale=1.0)[-1].x_prev
-    for g in (0.0, 3.0, -2.0):
-        undone = run(sd, negative_prompt=PROMPT, guidance_scale=g)[-1].x_prev
-        assert relative_error(undone, without) < ROUNDING
-
-
 # Runs
 
 @pytest.mark.parametrize(("sampler", "start"), [
@@ -197,15 +185,6 @@ def test_strength_0_returns_the_autoencoded_picture(sd, picture, unet_batches):
     latents = sd.encode_image(picture, generator=seeded(3))
     assert same(painted, sd.decode(latents)) and unet_batches == []
     assert run(sd, image=picture, strength=0) == []
-
-
-def test_the_picture_is_noised_to_the_first_step_that_is_run(sd, picture):
-    first = next(sd.steps(PROMPT, steps=10, image=picture, strength=0.7, seed=3))
-    g = seeded(3)
-    latents = sd.encode_image(picture, generator=g)             # the posterior is drawn first
-    noise = torch.randn(latents.shape[1:], generator=g)
-    assert (first.t, first.total) == (601, 7)                   # of 901, 801, ..., 1 the last 7
-    assert relative_error(first.x_t, add_noise(latents, noise, sd.schedule.at(601))) < 1e-6
 
 
 # Inpainting

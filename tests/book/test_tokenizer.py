@@ -64,7 +64,10 @@ def test_decoded_captions_read_as_they_were(tokenizer):
 
 @pytest.mark.parametrize(("prompt", "ids"), [
     ("a photograph of an astronaut riding a horse", [320, 8853, 539, 550, 18376, 6765, 320, 4558]),
-    ("a cat’s tail", [320, 2368, 568, 4132]), ("hello world!", [3306, 1002, 256])])
+    ("(masterpiece:1.2), ((best quality))", [263, 12066, 281, 272, 269, 273, 2361, 13796, 949, 3027,
+                                             5167]),
+    ("a cat’s tail", [320, 2368, 568, 4132]), ("hello world!", [3306, 1002, 256]), ("", []),
+    ("a cat 😀", [320, 2368, 7334]), ("一只猫", [19759, 222, 34517, 103, 163, 234, 360])])
 def test_with_clips_vocabulary_the_ids_are_the_originals(prompt, ids):
     clips = packaged_tokenizer() or pytest.skip("no package carries CLIP's vocabulary")
     assert clips(prompt)[0].tolist() == [49406, *ids, *[49407] * (76 - len(ids))]

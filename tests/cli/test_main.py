@@ -17,7 +17,6 @@ from PIL import Image
 import minisd
 from minisd.cli import memory
 from minisd.cli.main import SUBCOMMANDS, main
-from minisd.cli.terminal import watching
 from minisd.observe import png, trace
 
 SCRIPT = "import sys; from minisd.cli.main import main; "
@@ -25,7 +24,7 @@ SCRIPT = "import sys; from minisd.cli.main import main; "
 
 # Help and subcommands
 
-def test_help_names_every_option_and_subcommand(capsys):
+def test_help_names_every_subcommand(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
@@ -33,13 +32,8 @@ def test_help_names_every_option_and_subcommand(capsys):
     for name, meaning in SUBCOMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(meaning)}$", text, re.M)
     text = " ".join(text.split())
-    for option in ("--prompt", "--negative-prompt", "--guidance-scale", "--cfg-scale", "--scale",
-                   "--steps", "--ddim_steps", "--seed", "-H", "--height", "-W", "--width",
-                   "--sampler", "--num-images", "-m", "--model", "-o", "--output", "--eta",
-                   "--dtype", "--device", "--init-image", "--strength", "--mask", "--paste",
-                   "--snapshots", "--steps-dir", "--trace", "own, 7.5; 3 with toyworld",
-                   "own, 50; 25 with toyworld", "0, 25, 50, 75 and 100 %", "exit status: 0 done"):
-        assert option in text, option
+    for said in ("own, 7.5; 3 with toyworld", "own, 50; 25 with toyworld", "exit status: 0 done"):
+        assert said in text
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -50,48 +44,30 @@ def test_each_has_a_help_and_refuses_an_unknown_option(name, capsys, refused):
     assert refused(name, "--wide") == "unknown option '--wide': see --help"
 
 
-def test_a_subcommand_runs_in_place_of_the_painter(stub, capsys, monkeypatch):
-    seen = []
-    module = SimpleNamespace(run=lambda argv: seen.append(argv) or 7)
-    monkeypatch.setitem(sys.modules, "minisd.cli.fake", module)
-    monkeypatch.setitem(SUBCOMMANDS, "fake", "what a fake does")
-    assert main(["fake", "toyworld", "--all"]) == 7
-    assert seen == [["toyworld", "--all"]] and stub.run is None
-    assert main(["fake about cars"]) == 0 and main(["--prompt", "fake"]) == 0
+def test_a_prompt_may_begin_with_a_subcommand_s_name(stub):
+    assert main(["info about cars"]) == 0 and main(["--prompt", "info"]) == 0
+    assert stub.run.prompts == ("info",)
 
 
 # What it refuses
 
-LARGEST = str(2 ** 63 - 1)
 BAD = {
-    "no prompt": ([], "expected a prompt, got none: say what to paint"),
-    "no prompt, options": (["--seed", "3"], "expected a prompt, got none"),
+    "no prompt": (["--seed", "3"], "expected a prompt, got none: say what to paint"),
     "two prompts": (["x", "--prompt", "y"], "expected one prompt, got two"),
     "no quotes": (["a", "red", "car"], "unexpected 'red' after the prompt: put .* in quotes"),
     "prompt of bytes": (["caf\udce9"], r"expected text in UTF-8, got 'caf\\udce9'"),
-    "half a pair": (["--prompt", "a \ud83d"], "--prompt: expected text in UTF-8"),
     "unknown option": (["x", "--stepz", "3"], "unknown option '--stepz': see --help"),
-    "short unknown option": (["x", "-q"], "unknown option '-q'"),
-    "option without value": (["x", "--steps"], "--steps.*expected one argument"),
     "steps 0": (["x", "--steps", "0"], "steps must be from 1 to 1000, got 0"),
     "steps no number": (["x", "--steps", "many"], "steps must be an integer, got 'many'"),
     "steps of many lines": (["x", "--steps", "1\n2"], r"got '1\\n2'"),
     "guidance NaN": (["x", "--guidance-scale", "nan"], "guidance_scale must be finite, got nan"),
     "strength alone": (["x", "--strength", "0.5"], "--strength: expected --init-image FILE"),
-    "strength high": (["x", "--init-image", "photo.png", "--strength", "1.01"],
-                      "strength must be from 0.0 to 1.0, got 1.01"),
-    "height 100": (["x", "-H", "100"], "height must be a multiple of 8, got 100"),
-    "seed + count": (["x", "--seed", LARGEST, "--num-images", "2"], f"from 0 to {LARGEST}, got"),
-    "count 2e9": (["x", "--num-images", "2000000000"], "num_images must be from 1 to 1048576"),
     "sampler": (["x", "--sampler", "magic"], "--sampler.*'magic' .choose from '?ddim'?, '?ddpm"),
-    "dtype": (["x", "--dtype", "float8"], "--dtype.*'float8' .choose from '?auto'?, '?float32"),
     "output folder": (["x", "-o", "folder"], "--output: expected the name of a file that ends in"),
-    "output folder.png": (["x", "-o", "folder.png"], "-o: .* got 'folder.png', which is a folder"),
     "second output a folder": (["x", "-o", "f.png", "--num-images", "2"], "got 'f-2.png', which"),
     "output jpg": (["x", "-o", "out.jpg"], "--output.*ends in .png, got 'out.jpg'"),
     "output below a file": (["x", "-o", "text.txt/a/out.png"],
                             "expected a folder that can be written, got '.*text.txt'"),
-    "no such picture": (["x", "--init-image", "nope.png"], "a file that is there, got 'nope.png'"),
     "picture at an address": (["x", "--init-image", "https://x.org/a.png"],
                               "--init-image: expected a file that is there: download it first, got"
                               " 'https://x.org/a.png'"),
@@ -101,28 +77,23 @@ BAD = {
     "paste alone": (["x", "--paste"], "--paste: expected --mask FILE with it"),
     "snapshots of what": (["--snapshots", "a red car"],
                           "above 0 and at most 1, or nothing and the prompt before it, got 'a red"),
-    "snapshots 0": (["x", "--snapshots", "0"], "above 0 and at most 1"),
     "steps into a file": (["x", "--steps-dir", "text.txt"], "new or empty folder, got 'text.txt'"),
-    "steps among files": (["x", "--steps-dir", "folder"], "expected a new or empty folder"),
     "trace into a folder": (["x", "--trace", "folder"], "--trace: expected the name of a file"),
-    "trace below a file": (["x", "--trace", "text.txt/x"], "choose another with --trace"),
     # Two things in one place
     "one file for two": (["x", "-o", "same.png", "--trace", "same.png"], "got 'same.png' twice"),
     "the same by a link": (["x", "-o", "link.png", "--trace", "photo.png"], "'photo.png' twice"),
     "one of several": (["x", "-o", "a.png", "--num-images", "2", "--trace", "./a-2.png"], "twice"),
     "a strip": (["x", "-o", "a.png", "--snapshots", "--trace", "a-snapshots.png"], "twice"),
     "among the steps": (["x", "--steps-dir", "d", "-o", "d/002.png"], "--steps-dir: expected a fo"),
-    "a trace among them": (["x", "--steps-dir", "d", "--trace", "d/002-1.png"], "--steps-dir: exp"),
     # Links to what is not there
     "output a dead link": (["x", "-o", "dead.png"], "written, got '/nowhere/at/all'"),
     "output below one": (["x", "-o", "gone/out.png"], "written, got '.*gone'.*choose another with"),
-    "steps into one": (["x", "--steps-dir", "gone"], "new or empty folder, got 'gone'"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_status_2(stub, photo, refused, case):
-    for name in ("folder", "folder.png", "f-2.png"):
+    for name in ("folder", "f-2.png"):
         Path(name).mkdir()
     Path("folder", "file").touch()
     Path("text.txt").write_text("hello")
@@ -166,9 +137,8 @@ def test_mistakes_answer_without_torch(tmp_path):
 
 
 @pytest.mark.parametrize("argv", [
-    ["download", "v1-5", "--tokn=s3cr3t"], ["download", "--tokn", "s3cr3t", "v1-5"],
+    ["download", "--tokn", "s3cr3t", "v1-5"], ["download", "hf_s3cr3tS3CR3Ts3cr3t"],
     ["download", "--endpont", "https://user:s3cr3t@hub.org", "v1-5"],
-    ["download", "https://user:s3cr3t@hub.org"], ["download", "hf_s3cr3tS3CR3Ts3cr3t"],
     ["lab", "--ServerApp.token=s3cr3t"], ["x", "-m", "https://user:s3cr3t@hub.org/model"],
     ["x", "--trace", "https://user:s3cr3t@hub.org/"]])
 def test_secrets_are_not_repeated(tmp_path, monkeypatch, refused, argv):
@@ -364,26 +334,3 @@ def test_a_real_ctrl_c(tmp_path, interruptible):
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and b"Traceback" not in rest
     assert rest.rstrip().endswith(b"minisd: interrupted") and os.listdir(tmp_path) == []
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_counts_also_where_python_drops_it(interruptible):
-    class Fragile:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    before, step = signal.getsignal(signal.SIGINT), SimpleNamespace(index=0, total=9)
-    with watching() as see:
-        see(step)
-        fragile = Fragile()
-        del fragile                             # the exception ends in its destructor
-        with pytest.raises(KeyboardInterrupt):
-            see(step)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_undecodable_arguments(program):
-    done = program(b"caf\xe9", env={**os.environ, "LC_ALL": "C.UTF-8"})
-    assert done.returncode == 2 and done.stdout == b""
-    assert done.stderr.count(b"\n") == 1 and b"expected text in UTF-8" in done.stderr

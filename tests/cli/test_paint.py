@@ -275,10 +275,8 @@ def test_a_batch_has_the_pictures_of_the_library_and_warns(place, shipped, capsy
 
 @pytest.mark.filterwarnings("always::UserWarning")
 @pytest.mark.parametrize(("prompt", "warning"), [
-    ("", ""), (" \t\n", ""), ("car " * 75, ""),
-    ("car " * 20_000, "longer than 75 tokens; dropped 79,699 characters: 'car car"),
-    ("一只猫", "toyworld never saw '一只猫'"), ("a\x00red\x1b[0m car 👩\u200d👧", ""),
-    ("a car <|endoftext|> sea", "are control tokens, not words")], ids=range(7))
+    ("", ""), ("car " * 20_000, "longer than 75 tokens; dropped 79,699 characters: 'car car"),
+    ("一只猫", "toyworld never saw '一只猫'"), ("a\x00red\x1b[0m car 👧", "")], ids=range(4))
 def test_any_text_is_a_prompt(place, shipped, capsys, prompt, warning):
     picture, = shipped.text_to_image(prompt, steps=5, seed=42, height=8, width=8)
     small = ["--steps", "5", "-H", "8", "-W", "8", "-o", "x.png"]
