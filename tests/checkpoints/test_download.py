@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -62,12 +63,9 @@ class FakeHub:
     refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)    # by server
     busy: list[tuple[int, dict[str, str]]] = field(default_factory=list)    # said once each, first
     cuts: Iterator[int] = field(default_factory=lambda: iter(()))           # bytes until each cut
-    ranges: bool = True
-    page_from: str = ""                                 # the server that sends HTML
     hide: tuple[str, ...] = ()                          # headers left out
     body: Callable[[bytes], bytes] = staticmethod(lambda data: data)        # what storage sends
     storage_host: str = "127.0.0.1"
-    redirect: str = ""                                  # instead of to the storage
     hold_at: int = 0                                    # bytes after which the storage waits for
     go_on: threading.Event = field(default_factory=threading.Event)         # this
     seen: list[Seen] = field(default_factory=list)
@@ -101,15 +99,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(*fake.busy.pop(0), b"")
         if name in fake.refuse:
             return self.reply(*fake.refuse[name], b"sorry")
-        if name == fake.page_from:
-            return self.reply(200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>log in")
-        path = self.path.split(f"/resolve/{COMMIT}/")[-1].split("/resolve/main/")[-1]
-        path = path.removeprefix("/blob/")
-        if path not in fake.files:
-            return self.reply(404, {"X-Error-Code": "EntryNotFound"}, b"")
+        path = re.sub("^.*/(resolve/[^/]+|blob)/", "", self.path)
         data = fake.files[path]
         if name == "hub" and path not in fake.small:
-            where = fake.redirect or f"http://{fake.storage_host}:{fake.storage_port}/blob/{path}"
+            where = f"http://{fake.storage_host}:{fake.storage_port}/blob/{path}"
             return self.reply(302, {**self.described(path, data), "Location": where}, b"Found")
         headers = self.described(path, data) if name == "hub" else {"ETag": '"of-the-storage"'}
         return self.send_bytes(data if name == "hub" else fake.body(data), headers)
@@ -133,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_bytes(self, data: bytes, headers: dict[str, str]) -> None:
         fake, asked = self.server.fake, self.headers.get("Range")
         cut = next(fake.cuts, None) if self.command == "GET" else None
-        first = int(asked[6:-1]) if asked and fake.ranges else 0
+        first = int(asked[6:-1]) if asked else 0
         if first > len(data):
             return self.reply(416, {}, b"")
         self.send_response(206 if first else 200)
@@ -254,47 +247,31 @@ def part_of(root: Path, data: bytes, name: str = "v1-5") -> Path:
 
 @pytest.mark.parametrize("name", ["v1-5", "v1-1"])
 def test_a_model_arrives_whole_and_only_once(fake, tmp_path, name) -> None:
-    """v1-5 is pinned: once it is there, nobody is asked."""
+    """v1-5 is pinned: once it is there, nobody is asked. v1-1's branch is asked for its commit."""
     said: list[str] = []
     folder = fetch(fake, tmp_path, name, say=said.append)
     assert folder == tmp_path / name
     assert_right(fake, folder)
     assert len(said) == 2 and all("downloaded, checksum right" in line for line in said)
+    asked = [seen.path for seen in fake.seen if seen.server == "hub"]
+    assert ("/resolve/main/" in asked[0]) == (name == "v1-1") and len(asked) == 4
+    assert all(f"/resolve/{COMMIT}/" in path for path in asked[1:])
     seen, gets = len(fake.seen), len(fake.gets())
     fetch(fake, tmp_path, name, say=said.append)
     assert all("there already" in line for line in said[2:]) and len(said) == 4
     assert len(fake.gets()) == gets and (len(fake.seen) == seen) == (name == "v1-5")
 
 
-def test_the_tokenizer_needs_no_licence_and_goes_where_it_is_looked_for(fake, tmp_path) -> None:
-    folder = fetch(fake, tmp_path, "tokenizer", accept_licence=False)
-    assert (folder / "vocab.json").read_bytes() == fake.files[SMALL]
-    assert folder == tmp_path / "tokenizer"
-
-
-def test_a_branch_is_asked_for_once_and_then_its_commit(fake, tmp_path) -> None:
-    fetch(fake, tmp_path, "v1-1")
-    asked = [seen.path for seen in fake.seen if seen.server == "hub"]
-    assert "/resolve/main/" in asked[0]
-    assert all(f"/resolve/{COMMIT}/" in path for path in asked[1:]) and len(asked) == 4
-
-
-def test_endpoint_and_token_come_from_the_environment(fake, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", fake.endpoint + "/")
-    monkeypatch.setenv("HF_TOKEN", TOKEN + "\n")
-    fetch(fake, tmp_path, endpoint="")
-    assert fake.seen[0].headers["authorization"] == f"Bearer {TOKEN}"
-    assert "//owner" not in fake.seen[0].path
-
-
 # The token
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_the_token_stays_with_the_hub(fake, tmp_path, host) -> None:
+def test_the_token_stays_with_the_hub(fake, tmp_path, monkeypatch, host) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", fake.endpoint + "/")
+    monkeypatch.setenv("HF_TOKEN", TOKEN + "\n")
     fake.storage_host, fake.cuts = host, iter([CHUNK, 2 * CHUNK])
-    assert_right(fake, fetch(fake, tmp_path, token=TOKEN))
-    hub_saw = [seen.headers.get("authorization") for seen in fake.seen if seen.server == "hub"]
-    assert hub_saw and set(hub_saw) == {f"Bearer {TOKEN}"}
+    assert_right(fake, fetch(fake, tmp_path, endpoint=""))
+    hub_saw = {seen.headers.get("authorization") for seen in fake.seen if seen.server == "hub"}
+    assert hub_saw == {f"Bearer {TOKEN}"} and "//owner" not in fake.seen[0].path
     assert len(fake.gets()) == 3
     for seen in fake.gets():
         assert TOKEN not in str(seen.headers) + seen.path
@@ -319,31 +296,16 @@ def test_only_what_is_missing_is_asked_for(fake, tmp_path, come, asked) -> None:
     assert [seen.first_byte for seen in fake.gets()] in (asked, asked[-1:])
 
 
-def test_a_part_that_cannot_be_continued_begins_again(fake, tmp_path) -> None:
-    part_of(tmp_path, fake.files[BIG]).write_bytes(b"?" * 299_000)
-    fake.hide = ("X-Linked-Size",)
-    assert "wrong bytes" in refused(fake, tmp_path)
-    assert_right(fake, fetch(fake, tmp_path))
-
-
-def test_a_server_that_ignores_ranges_begins_again(fake, tmp_path) -> None:
-    fake.ranges, fake.cuts = False, iter([CHUNK, 200 * CHUNK, 100 * CHUNK])
-    part_of(tmp_path, fake.files[BIG]).write_bytes(fake.files[BIG][:123_456])
-    assert_right(fake, fetch(fake, tmp_path))
-    assert len(fake.gets()) == 4
-
-
 def test_a_pinned_file_that_changed_is_refused_before_it_is_fetched(fake, tmp_path) -> None:
     fake.files[BIG] = noise(300_000, seed=1)
     assert f"gives another checksum of {BIG}" in refused(fake, tmp_path)
     assert not fake.gets()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_many_cuts_and_the_right_bytes(fake, tmp_path, seed) -> None:
+def test_many_cuts_and_the_right_bytes(fake, tmp_path) -> None:
     """Some by a reset, some at once; every third brings something, so that there is a way on."""
     only(fake, BIG)
-    draw = random.Random(seed)
+    draw = random.Random(0)
     fake.cuts = iter([draw.randrange(2000, 4000) | 1 if i % 3 == 0 else draw.choice([1, 0, 501])
                       for i in range(60)])
     assert_right(fake, fetch(fake, tmp_path))
@@ -398,7 +360,7 @@ def test_wrong_bytes_are_refused_and_the_next_try_is_right(fake, tmp_path, body)
 
 @pytest.mark.parametrize(("status", "code", "expected"), [
     (401, "", "answered 401 for tokenizer/vocab.json: check --endpoint, the token and the network"),
-    (403, "GatedRepo", "is gated: accept its terms at"), (418, "", "answered 418"),
+    (403, "GatedRepo", "is gated: accept its terms at"),
     (401, "RepoNotFound", "shows no repository owner/model"),
     (404, "EntryNotFound", "has no file tokenizer/vocab.json at revision cccc"),
     (404, "RevisionNotFound", "has no revision cccc")])
@@ -409,31 +371,14 @@ def test_each_refusal_has_its_own_line(fake, tmp_path, naps, status, code, expec
     assert not naps and len(fake.seen) == 1             # asking again would not help
 
 
-@pytest.mark.parametrize("status", [403, 416])
-def test_the_storage_can_refuse_too(fake, tmp_path, status) -> None:
-    fake.refuse["storage"] = status, {}
+def test_the_storage_can_refuse_too(fake, tmp_path) -> None:
+    fake.refuse["storage"] = 403, {}
     assert "/blob/" not in refused(fake, tmp_path)      # a signed address would be a secret
-
-
-@pytest.mark.parametrize("server", ["hub", "storage"])
-def test_a_web_page_is_no_file(fake, tmp_path, server) -> None:
-    fake.page_from = server
-    refused(fake, tmp_path)
-    assert not (tmp_path / "v1-5" / BIG).exists()
-
-
-@pytest.mark.parametrize("where", ["file:///etc/hostname", f"/{REPO}/resolve/{COMMIT}/{BIG}"])
-def test_a_redirect_that_leads_nowhere_is_refused(fake, tmp_path, where) -> None:
-    fake.redirect = where                               # the last one leads in circles
-    assert "127.0.0.1" in refused(fake, tmp_path)
-    assert len(fake.seen) < 60
 
 
 def test_what_cannot_be_checked_is_not_fetched(fake, tmp_path) -> None:
     fake.hide = ("X-Linked-Etag",)
     assert f"gives no checksum of {BIG}" in refused(fake, tmp_path, "v1-1")
-    fake.hide = ("X-Linked-Size", "X-Linked-Etag", "ETag", "X-Repo-Commit")
-    assert_right(fake, fetch(fake, tmp_path))           # pinned: nothing of that is needed
 
 
 # Waiting
@@ -534,27 +479,17 @@ def test_a_damaged_cache_is_left_alone(fake, tmp_path, cache) -> None:
 
 # The licence, and the arguments
 
-class Terminal:
-    """Stands in for sys.stdin."""
-
-    def __init__(self, answer: str) -> None:
-        self.answer = answer
-
-    def isatty(self) -> bool:
-        return True
-
-    def readline(self) -> str:
-        return self.answer
-
-
 def test_the_licence_is_asked_for_once(fake, tmp_path, capsys, monkeypatch) -> None:
+    def terminal(answer: str) -> SimpleNamespace:
+        return SimpleNamespace(isatty=lambda: True, readline=lambda: answer)
+
     with pytest.raises(ValueError, match="--accept-licence"):       # no terminal
         fetch(fake, tmp_path, accept_licence=False)
     for answer in ("n\n", "\n", ""):
-        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        monkeypatch.setattr(sys, "stdin", terminal(answer))
         assert "not accepted" in refused(fake, tmp_path, accept_licence=False)
     assert not fake.seen and not list(tmp_path.iterdir())
-    monkeypatch.setattr(sys, "stdin", Terminal("Yes\n"))
+    monkeypatch.setattr(sys, "stdin", terminal("Yes\n"))
     fetch(fake, tmp_path, accept_licence=False)
     assert download.LICENCE_URL in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", None)
@@ -567,9 +502,8 @@ def test_the_licence_is_asked_for_once(fake, tmp_path, capsys, monkeypatch) -> N
     ("choose one of them", {"name": "v2"}), ("--half", {"name": "v1-1", "half": True}),
     ("--token", {"token": "secretï"}), ("--token", {"token": "secret\nb"}),
     *(("--endpoint", {"endpoint": endpoint}) for endpoint in (
-        "huggingface.co", "file:///x", "http://", "http://h:port", "http://a b",
-        "https://user:secret@huggingface.co", "https//user:secret@huggingface.co",
-        "https://x.co?token=secret", "https://x.co/#secret", "https://hf_secret"))])
+        "huggingface.co", "file:///x", "http://a b", "https://user:secret@huggingface.co",
+        "https//user:secret@huggingface.co", "https://x.co?token=secret", "https://hf_secret"))])
 def test_arguments_are_checked_and_no_secret_is_repeated(fake, tmp_path, said, options) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         fetch(fake, tmp_path, **options)
@@ -580,14 +514,8 @@ def test_arguments_are_checked_and_no_secret_is_repeated(fake, tmp_path, said, o
 # The table of published files
 
 def test_the_table_is_sound() -> None:
-    assert known.VERSIONS == ("v1-5", "v1-4", "v1-3", "v1-2", "v1-1")
     assert set(known.KNOWN) == {"v1-5", "v1-4", "v1-1", "tokenizer"}
     for name, model in known.KNOWN.items():
         for files in (model.files, model.half):
-            assert len({file.path for file in files}) == len(files)
-            assert len(files) in (0, 2, 5) and all(".ckpt" not in file.path for file in files)
+            assert len({file.path for file in files}) == len(files) in (0, 2, 5)
             assert {len(file.sha256) for file in files} <= ({64} if name == "v1-5" else {0, 64})
-    assert all(len(digest) == 64 for digest in known.NAMES)
-    for version, single in known.SINGLE_FILES.items():
-        assert all(version in name for name in single)
-    assert known.V1_BYTES == 4 * (859_520_964 + 83_653_863 + 123_060_480)

@@ -65,27 +65,6 @@ def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch, 
     assert calls == [("fsync", False), (last, False)]
 
 
-def test_what_is_no_place_for_a_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
-        write(tmp_path, b"")
-    (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link"):
-        for new in (False, True):
-            with pytest.raises(NotADirectoryError, match=f"is no folder, or a link.*{name}'"):
-                write(tmp_path / name / "a", b"", new=new)
-
-
-def test_a_link_stays_one(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real" / "file")
-    for data in (b"first", b"second"):
-        write(tmp_path / "link", data)
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "real" / "file").read_bytes() == data
-    assert os.listdir(tmp_path / "real") == ["file"]
-
-
 # Never over another file
 
 @pytest.mark.parametrize("links", [True, False])

@@ -72,15 +72,10 @@ def test_what_cannot_be_written_writes_nothing(tmp_path: Path, picture: Image.Im
 # Names that nobody chose
 
 @pytest.mark.parametrize(("prompt", "words"), [
-    ("a red car below a yellow balloon", "a-red-car-below-a-yellow-balloon"),
     ("A RED car, at NIGHT!", "a-red-car-at-night"),
-    ("", "picture"), ("   \n", "picture"), ("?!../\\", "picture"), ("😀❤️", "picture"),
-    ("../../etc/passwd", "etc-passwd"), ("a/b\\c:d\0e", "a-b-c-d-e"),
-    ("一只猫", "一只猫"), ("Ünïcode ſtraße", "ünïcode-straße"), ("ｆｕｌｌ width", "full-width"),
-    ("हिन्दी में", "हिन्दी-में"), ("caf\udce9", "caf"), ("-rf .hidden", "rf-hidden"),
-    ("\u202egnp.exe", "gnp-exe"), ("word " * 40, "word-word-word-word-word-word-word-word"),
-    ("x" * 300, "x" * 40),
-])
+    ("", "picture"), ("?!../\\", "picture"), ("😀❤️", "picture"), ("हिन्दी में", "हिन्दी-में"),
+    ("a/b\\c:d\0e", "a-b-c-d-e"), ("-rf .hidden", "rf-hidden"), ("\u202egnp.exe", "gnp-exe"),
+    ("x" * 300, "x" * 40)])
 def test_default_names(prompt: str, words: str) -> None:
     path = png.default_path(prompt, 42)
     assert path == Path("outputs") / f"{words}-42.png"

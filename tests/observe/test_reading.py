@@ -2,8 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -41,73 +39,44 @@ def rgba(*pixels: tuple[int, int, int, int]) -> Image.Image:
     return Image.fromarray(np.array([pixels], dtype=np.uint8))
 
 
-def palette_with_transparency() -> Image.Image:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    picture.putdata([0, 1])
-    picture.info["transparency"] = 1
-    return picture
-
-
 def reopened(image: Image.Image, format: str, **options: object) -> Image.Image:
     return Image.open(io.BytesIO(encoded(image, format, **options)))
 
 
-RED_PICTURE = Image.new("RGB", (1, 1), "red")
+def grey(*values: float, dtype: type = np.uint16) -> Image.Image:
+    """One row; the dtype decides on the mode: uint16 I;16, int32 I, float32 F."""
+    return Image.fromarray(np.array([values], dtype))
+
+
+DARK, MIDDLE = [0, 0, 0], [128, 128, 128]
+HOLED = rgba((255, 0, 0, 255), (9, 9, 9, 0))
 CASES = {
     "RGBA": (rgba((255, 0, 0, 255), (255, 0, 0, 127), (9, 9, 9, 0)), [RED, HALF_RED, WHITE]),
-    "RGBa": (rgba((255, 0, 0, 255), (9, 9, 9, 0)).convert("RGBa"), [RED, WHITE]),
-    "LA": (rgba((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA"), [[0, 0, 0], WHITE]),
-    "La": (rgba((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA").convert("La"), [[0, 0, 0], WHITE]),
-    "PA": (rgba((255, 0, 0, 255), (255, 0, 0, 0)).convert("PA"), [RED, WHITE]),
-    "P with transparency": (palette_with_transparency(), [RED, WHITE]),
-    "P with transparency, GIF": (reopened(palette_with_transparency(), "GIF"), [RED, WHITE]),
-    "P with transparency, PNG": (reopened(palette_with_transparency(), "PNG"), [RED, WHITE]),
-    "P": (RED_PICTURE.convert("P"), [RED]),
-    "1": (Image.fromarray(np.array([[True, False]])), [WHITE, [0, 0, 0]]),
-    "L": (Image.new("L", (1, 1), 77), [[77] * 3]),
+    "RGBa": (HOLED.convert("RGBa"), [RED, WHITE]),
+    "La": (rgba((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA").convert("La"), [DARK, WHITE]),
+    "P with transparency, GIF": (reopened(HOLED, "GIF"), [RED, WHITE]),
     "L with a transparent level, PNG": (
         reopened(Image.new("L", (1, 1), 77), "PNG", transparency=77), [WHITE]),
-    "RGB with a transparent colour, PNG": (
-        reopened(RED_PICTURE, "PNG", transparency=(255, 0, 0)), [WHITE]),
-    "RGBX": (RED_PICTURE.convert("RGBX"), [RED]),
-    "CMYK": (RED_PICTURE.convert("CMYK"), [RED]),
+    "1": (Image.fromarray(np.array([[True, False]])), [WHITE, DARK]),
     "CMYK, JPEG": (reopened(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "JPEG"), [WHITE]),
-    "YCbCr": (RED_PICTURE.convert("YCbCr"), [[254, 0, 0]]),
-    "HSV": (RED_PICTURE.convert("HSV"), [RED]),
-    "LAB": (Image.new("LAB", (1, 1), (255, 128, 128)), [WHITE]),
-    "I;16": (Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)),
-             [[0] * 3, [1] * 3, [128] * 3, WHITE]),
-    "I;16, dark": (Image.fromarray(np.array([[0, 200]], np.uint16)), [[0] * 3, [1] * 3]),
-    "I;16, PNG": (reopened(Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), "PNG"),
-                  [[0] * 3, [128] * 3, WHITE]),
+    "I;16, PNG": (reopened(grey(0, 32896, 65535), "PNG"), [DARK, MIDDLE, WHITE]),
+    "I;16, dark": (grey(0, 200), [DARK, [1] * 3]),
     "I;16 with a transparent level, PNG": (
-        reopened(Image.fromarray(np.array([[0, 700]], np.uint16)), "PNG", transparency=700),
-        [[0] * 3, WHITE]),
-    "I;16B": (Image.frombytes("I;16B", (2, 1), bytes([128, 128, 255, 255])), [[128] * 3, WHITE]),
-    "I;16, TIFF": (reopened(Image.fromarray(np.array([[0, 65535]], np.uint16)), "TIFF"),
-                   [[0] * 3, WHITE]),
-    "I;16, PGM": (reopened(Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), "PPM"),
-                  [[0] * 3, [128] * 3, WHITE]),
-    "I in 8 bits": (Image.fromarray(np.array([[-3, 77, 255]], np.int32)),
-                    [[0] * 3, [77] * 3, WHITE]),
-    "I in 16 bits": (Image.fromarray(np.array([[0, 65535]], np.int32)), [[0] * 3, WHITE]),
-    "F from 0 to 1": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)),
-                      [[0] * 3, [128] * 3, WHITE]),
-    "F in 8 bits": (Image.fromarray(np.array([[0, 77, 255]], np.float32)),
-                    [[0] * 3, [77] * 3, WHITE]),
-    "F in 16 bits": (Image.fromarray(np.array([[0, 65535]], np.float32)), [[0] * 3, WHITE]),
+        reopened(grey(0, 700), "PNG", transparency=700), [DARK, WHITE]),
+    "I;16B": (Image.frombytes("I;16B", (2, 1), bytes([128, 128, 255, 255])), [MIDDLE, WHITE]),
+    "I in 8 bits": (grey(-3, 77, 255, dtype=np.int32), [DARK, [77] * 3, WHITE]),
+    "I in 16 bits": (grey(0, 65535, dtype=np.int32), [DARK, WHITE]),
+    "F from 0 to 1": (grey(0, 0.5, 1, dtype=np.float32), [DARK, MIDDLE, WHITE]),
+    "F in 16 bits": (grey(0, 65535, dtype=np.float32), [DARK, WHITE]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_mode_becomes_rgb(case) -> None:
+    """To a level, for blending with transparency and for colour spaces."""
     picture, expected = CASES[case]
-    mode = case.partition(" ")[0].partition(",")[0]
-    assert picture.mode in (mode, "I" if "PGM" in case else mode)
-    # A level of tolerance, for blending with transparency and for colour spaces.
     got = levels(reading.to_tensor(picture))
-    np.testing.assert_allclose(got, [expected], atol=1.001 if len(mode) > 2 else 0.001)
+    np.testing.assert_allclose(got, [expected], atol=1.001)
 
 
 def test_the_picture_given_is_left_as_it_was() -> None:
@@ -118,7 +87,7 @@ def test_the_picture_given_is_left_as_it_was() -> None:
     assert picture.tobytes() == before and picture.mode == "RGBA" and not array.any()
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])     # Pillow itself turns a TIFF
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])            # Pillow itself turns a TIFF
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(tmp_path, format, orientation) -> None:
     picture = Image.new("RGB", (32, 16), "white")
@@ -143,12 +112,10 @@ def test_damaged_exif_is_no_reason_to_refuse(tmp_path) -> None:
     assert reading.to_tensor(tmp_path / "a.jpg").shape == (1, 3, 24, 40)
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_is_taken(tmp_path, format) -> None:
+def test_of_an_animation_the_first_frame_is_taken(tmp_path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
     path = tmp_path / "animation"
-    frames[0].save(path, format, save_all=True, append_images=frames[1:], lossless=True)
-    assert Image.open(path).n_frames == 3
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
     assert reading.to_rgb(path).getpixel((3, 3)) == (255, 0, 0)
 
 
@@ -191,11 +158,9 @@ def test_what_is_no_file_of_a_picture(tmp_path) -> None:
             reading.to_tensor(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize(("format", "options"), [
-    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("GIF", {}), ("WEBP", {}),
-    ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}), ("TGA", {})])
-def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, format, options) -> None:
-    data = encoded(noise_picture(), format, **options)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, format) -> None:
+    data = encoded(noise_picture(), format)
     path = tmp_path / "cut"
     path.write_bytes(data)
     whole = reading.to_rgb(path).tobytes()
@@ -236,13 +201,6 @@ def test_no_other_program_is_started_for_a_picture(tmp_path, monkeypatch) -> Non
         reading.to_rgb(tmp_path / "photo.png")
 
 
-def test_formats_that_this_pillow_lacks_are_no_obstacle(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(reading, "FORMATS", ("A-FORMAT-TO-COME", *reading.FORMATS))
-    (tmp_path / "a").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="no known picture format"):
-        reading.to_rgb(tmp_path / "a")
-
-
 NO_PICTURES = [
     *((Image.new("RGB", size), ValueError, "the picture is . x . pixels: expected at least one")
       for size in ((0, 3), (3, 0))),
@@ -274,18 +232,16 @@ ALPHA = np.zeros((6, 8, 4), np.uint8)
 ALPHA[WHERE] = 255                      # white strokes on transparent ground
 MASKS = {
     "bool": WHERE, "uint8": WHERE * np.uint8(255), "grey": drawn(np.where(WHERE, 128, 127)),
-    "rgb array": np.repeat(WHERE[:, :, None] * np.uint8(255), 3, 2), "1": Image.fromarray(WHERE),
-    "white on transparent": drawn(ALPHA), "RGBA": drawn(ALPHA | [0, 0, 0, 255]),
-    "LA": drawn(ALPHA).convert("LA"), "palette": Image.fromarray(WHERE).convert("P"),
+    "rgb array": np.repeat(WHERE[:, :, None] * np.uint8(255), 3, 2),
+    "white on transparent": drawn(ALPHA), "opaque": drawn(ALPHA | [0, 0, 0, 255]),
     "16 bits": Image.fromarray(WHERE * np.uint16(65535)),
-    "floats": Image.fromarray(WHERE.astype(np.float32)),
 }
 
 
 @pytest.mark.parametrize("case", MASKS)
 def test_white_is_repainted_however_it_is_written(tmp_path, case) -> None:
     assert np.array_equal(reading.is_white(reading.read_mask(MASKS[case])), WHERE)
-    if isinstance(MASKS[case], Image.Image) and case != "floats":
+    if isinstance(MASKS[case], Image.Image):
         MASKS[case].save(tmp_path / "mask.png")
         assert np.array_equal(reading.is_white(reading.read_mask(tmp_path / "mask.png")), WHERE)
 
@@ -378,13 +334,3 @@ def test_a_border_that_was_cropped_stays_and_a_mask_over_it_warns(picture) -> No
     assert (pasted[:, 16:56] == [255, 0, 0]).all()
     for border in (slice(16), slice(56, None)):
         assert np.array_equal(pasted[:, border], np.asarray(picture)[:, border])
-
-
-# Without waiting
-
-def test_reading_does_not_wait_for_torch(tmp_path) -> None:
-    """A command refuses a bad picture at once."""
-    noise_picture().save(tmp_path / "mask.png")
-    code = ("import sys; from minisd.observe import pictures, png, reading; "
-            "reading.read_mask(sys.argv[1]); assert 'torch' not in sys.modules")
-    subprocess.run([sys.executable, "-c", code, tmp_path / "mask.png"], check=True)

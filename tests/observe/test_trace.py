@@ -196,19 +196,15 @@ def file(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("damage", ["cut", "cut in the header", "empty", "web page", "a bit",
-                                    "a bit of text", "a letter of a name"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "web page", "a bit", "a letter of a name"])
 def test_a_damaged_file_gets_one_clear_error(file, damage) -> None:
     data = bytearray(file.read_bytes())
     if damage == "a bit":
         data[-200] ^= 4
-    elif damage == "a bit of text":
-        data[data.index(b"evaluations") + 16] ^= 1
     elif damage == "a letter of a name":
         data[data.index(b'"eps"') + 2] ^= 2
     else:
-        data = {"cut": data[:-5], "cut in the header": data[:50], "empty": b"",
-                "web page": b"<!DOCTYPE html><html>" * 20}[damage]
+        data = {"cut": data[:-5], "empty": b"", "web page": b"<!DOCTYPE html>" * 20}[damage]
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"run: it is (damaged, cut off, or|.*, but) no trace"):
         Trace.load(file)
@@ -273,37 +269,26 @@ def put_tensor(name: str, tensor: Tensor | None):
 
 PICTURES = torch.zeros(2, 1, 4, 4, 3, dtype=torch.uint8)
 FORGED = {
-    "no JSON": lambda data, tensors: "{", "a list": lambda data, tensors: "[]",
-    "nested": lambda data, tensors: "[" * 100_000,
+    "no JSON": lambda data, tensors: "{", "nested": lambda data, tensors: "[" * 100_000,
     **{f"no {name}": put(name) for name in ("about", "enlarge", "steps", "attention")},
-    **{f"a step without {name}": put("steps", 1, name)
-       for name in ("index", "total", "t", "evaluations", "coefficients")},
     "about is text": put("about", value="x"), "no steps": put("steps", value=[]),
-    "steps by name": put("steps", value={"a": 1}), "a step is a list": put("steps", 0, value=[1]),
-    "a step too few": put("steps", 2), "an index of text": put("steps", 0, "index", value="0"),
+    "a step is a list": put("steps", 0, value=[1]), "a step too few": put("steps", 2),
+    "a step without coefficients": put("steps", 1, "coefficients"),
     "an index beyond": put("steps", 0, "index", value=3),
-    "a timestep that is NaN": put("steps", 0, "t", value=float("nan")),
     "a timestep of 400 digits": put("steps", 0, "t", value=10 ** 400),
     "a coefficient of text": put("steps", 0, "coefficients", "eps", value="1"),
-    "a past that is a number": put("steps", 0, "coefficients", "past", value=1.0),
-    "enlarged 0 times": put("enlarge", value=0), "a huge picture": put("enlarge", value=10 ** 6),
-    "attention of two": put("attention", 0, value=["mid", "cross"]),
+    "a huge picture": put("enlarge", value=10 ** 6),
     "attention without its tensor": put_tensor("attention.0", None),
     "attention of one axis": put_tensor("attention.0", torch.zeros(3)),
-    **{f"no tensor {name}": put_tensor(name, None) for name in ("latents", "eps", "x0")},
-    "latents of three axes": put_tensor("latents", torch.zeros(4, 5, 7)),
+    "no latents": put_tensor("latents", None),
     "latents of another number": put_tensor("latents", torch.zeros(3, 1, 5, 7, 9)),
     "latents of integers": put_tensor("latents", torch.zeros(4, 1, 5, 7, 9, dtype=torch.int64)),
-    "no latents at all": put_tensor("latents", torch.zeros(4, 0, 5, 7, 9)),
     "eps of another shape": put_tensor("eps", torch.zeros(3, 1, 5, 9, 7)),
     "factors of another shape": put_tensor("factors", torch.zeros(5, 3)),
     "pictures of a word": put_tensor("pictures.all", PICTURES),
     "pictures beyond the end": put_tensor("pictures.4", PICTURES),
-    "pictures of two rows": put_tensor("pictures.1", PICTURES.repeat(1, 2, 1, 1, 1)),
     "pictures of floats": put_tensor("pictures.1", PICTURES.float()),
-    "pictures of three kinds": put_tensor("pictures.1", PICTURES[[0, 1, 0]]),
     "pictures of two colours": put_tensor("pictures.1", PICTURES[..., :2].contiguous()),
-    "pictures of three axes": put_tensor("pictures.1", PICTURES[:, :, 0, 0].contiguous()),
 }
 
 
