@@ -1,6 +1,5 @@
 """Where models lie: in a checkout, and where the package is installed."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,11 +35,3 @@ def test_where_the_package_is_installed(tmp_path, monkeypatch, system, variables
     monkeypatch.setattr(places, "WEIGHTS", folder)
     assert places.short(folder / "v1-5") == "weights/v1-5"
     assert places.short(tmp_path / "x.ckpt") == "~/x.ckpt"
-
-
-def test_torch_is_not_waited_for() -> None:
-    """The command line looks here before it refuses a mistake."""
-    code = ("import sys; from minisd.checkpoints import places, untrusted\n"
-            "print('torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "False\n"
