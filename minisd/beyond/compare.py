@@ -43,8 +43,9 @@ def unseen(split: str, count: int, cells: int) -> list[Crop]:
 
     cells: along each side of a whole scene's latents.
     """
-    crops = close_ups(range(4 * count), cells, split=SPLITS[split])
-    return [crop for crop in crops if is_held_out(crop.scene) == (split == "held_out")][:count]
+    crops = close_ups(range(16 * count), cells, split=SPLITS[split])
+    return [crop for crop in crops if crop.scene.things[0].kind in train.KINDS
+            and is_held_out(crop.scene) == (split == "held_out")][:count]
 
 
 def drawn(split: str, crops: Sequence[Crop], config: Config) -> Tensor:

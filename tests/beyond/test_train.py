@@ -68,7 +68,7 @@ def test_the_loss_of_a_network_that_says_nothing_is_the_targets_square(
         sd: StableDiffusion, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And each objective's network sees inputs of about unit variance, at its levels."""
     made = train.painter(name, sd)
-    stage = train.Stage(train.STAGE, made, posteriors(), replace(RECIPE, unet_small=replace(
+    stage = train.Stage(made, posteriors(), replace(RECIPE, unet_small=replace(
         RECIPE.unet_small, batch=200)))
     seen: list[tuple] = []
 
