@@ -92,6 +92,18 @@ def test_notebooks_call_every_check() -> None:
     assert called == set(EVERY)
 
 
+def test_a_check_has_a_cell_of_its_own_behind_the_answer() -> None:
+    """Graders score cells, and keep the answers that learners hand in apart from the checks."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        before = ""
+        for source in cells(path.name):
+            if called := re.findall(r"\bcheck_\w+(?=\()", source):
+                check = re.fullmatch(r"(?:exercises\.)?check_\w+\((\w+)\)", source)
+                assert check, f"{path.stem}: {', '.join(called)} shares a cell"
+                assert re.match(rf"(?:def {check[1]}\(|{check[1]} = \.\.\.)", before), source
+            before = source
+
+
 def test_the_solutions_are_right() -> None:
     """The answers of notebooks/solutions, without running all of those."""
     asked = [source for source in cells("solutions/*.ipynb") if "check_" in source]
