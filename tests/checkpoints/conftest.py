@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 import v1_files
 from torch import Tensor
 
@@ -48,8 +47,3 @@ def weights(tmp_path, monkeypatch) -> Path:
         monkeypatch.setattr(module, "SHIPPED", folder / "toyworld")
     monkeypatch.delenv("MINISD_MODEL", raising=False)
     return folder
-
-
-def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(map(torch.equal, found.values(),
-                                                       expected.values()))

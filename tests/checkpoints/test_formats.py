@@ -155,18 +155,12 @@ CUT = r"it is damaged, cut off, or no safetensors file, nor a torch checkpoint \
 ENTRY = '{"x": {"dtype": "%s", "shape": [2], "data_offsets": [%d, %d]}}'
 DAMAGE: dict[str, tuple[Build, str]] = {
     "empty": (saved("x.safetensors", lambda b: b""), "it is empty: fetch it again"),
-    "cut in its length": (saved("x.safetensors", lambda b: b[:7]), CUT),
     "cut in its header": (saved("x.safetensors", lambda b: b[:60]), CUT),
     "the last byte missing": (saved("x.safetensors", lambda b: b[:-1]), CUT),
-    "bytes behind its end": (saved("x.safetensors", lambda b: b + b"\0"), CUT),
-    "a header of no JSON": (header("{x"), CUT),
     "a header that is too long": (saved("x.safetensors", lambda b: b"\xff" * 8 + b[8:]), CUT),
     "a size that does not fit": (header(ENTRY % ("F32", 0, 4), bytes(4)), CUT),
     "a web page": (saved("x.safetensors", lambda b: PAGE), "it is a web page, not weights"),
-    "a storage host's refusal": (
-        saved("x.ckpt", lambda b: b'\xef\xbb\xbf<?xml version="1.0"?><Error/>'), "a web page"),
     "a Git LFS pointer": (saved("x.ckpt", lambda b: POINTER), "`git lfs pull`"),
-    "a line of text": (saved("x.safetensors", lambda b: b"Invalid username."), CUT),
     "ckpt, its last bytes missing": (saved("x.ckpt", lambda b: b[:-30]), CUT),
     "ckpt, another zip archive": (archive, CUT + "no data.pkl"),
     "ckpt, a flipped bit": (
@@ -236,7 +230,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(("call", "name"), [
-    ((open, "owned", "w"), r"_?io\.open"), ((os.system, "touch owned"), r"(posix|nt)\.system"),
+    ((os.system, "touch owned"), r"(posix|nt)\.system"),
     ((eval, "open('owned', 'w')"), r"__builtin__\.eval"),
     ((torch.load, "x"), "torch.serialization.load")])
 def test_a_pickle_that_wants_to_run_something(tmp_path, monkeypatch, call, name) -> None:

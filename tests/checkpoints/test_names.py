@@ -65,9 +65,7 @@ def test_averages_are_taken_in_place_of_the_plain_weights() -> None:
         translate([*ALL, *averages.values()][:-1])
 
 
-@pytest.mark.parametrize("wrapped", [
-    "module.", "model.", "state_dict.", "_orig_mod.", "model._orig_mod.",
-    "state_dict.module.model."])
+@pytest.mark.parametrize("wrapped", ["module.", "model._orig_mod.", "state_dict.module.model."])
 def test_what_a_wrapper_put_before_the_names(wrapped) -> None:
     plain, found = translate(ALL), translate([wrapped + name for name in ALL])
     assert found.parts == PARTS and found.names == {
@@ -111,13 +109,11 @@ def test_one_tensor_under_two_names_is_refused(twin) -> None:
     (["conditioner.embedders.0.transformer.x"], "an SDXL model"),
     (["cond_stage_model.model.ln_final.weight"], "a Stable Diffusion v2 model"),
     (["lora_unet_mid_block.lora_up.weight"], "a LoRA"),
-    (["unet.down_blocks.0.attn1.to_q.lora_A.weight"], "a LoRA"),
     (["control_model.input_hint_block.0.weight"], "a ControlNet"),
     (["double_blocks.0.img_attn.qkv.weight"], "a FLUX model"),
     (["model.diffusion_model.joint_blocks.0.x"], "a Stable Diffusion 3 model"),
     (["emb_params"], "a textual-inversion embedding"), (["<cat-toy>"], "a textual-inversion emb"),
     (["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"], "a language model"),
-    (["transformer.h.0.attn.c_attn.weight"], "a language model"),
     (["bert.encoder.layer.0.attention.self.query.weight"], "a language model")])
 def test_other_models_are_called_by_name(names, what) -> None:
     with pytest.raises(Refused, match=f"this is {what}.* .it holds {names[0]}.; expected Stable"):

@@ -78,12 +78,6 @@ def test_the_environment_comes_first(weights, taken, monkeypatch, named, expecte
     assert registry.find("v1-5").name == "v1-5-pruned.ckpt"
 
 
-def test_a_wrong_name_in_the_environment_is_said_to_be_there(weights, monkeypatch) -> None:
-    monkeypatch.setenv("MINISD_MODEL", "nosuch")
-    with pytest.raises(ValueError, match="^MINISD_MODEL in the environment: unknown model 'nosu"):
-        minisd.load()
-
-
 # What is left aside
 
 @pytest.fixture(scope="module")
@@ -302,26 +296,18 @@ def test_verify_knows_a_published_file(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "fault"), [
-    ("a.safetensors", b"", "it is empty"), ("a.ckpt", b"PK\x03\x04" + bytes(99), "it is damaged"),
-    ("vocab.json", b'{"a": 1}', ""), ("vocab.json", b'{"a": ', "it is damaged"),
-    ("merges.txt", b"#version", ""), ("merges.txt", b"\xff\xfe", "no text in UTF-8")])
+    ("a.ckpt", b"PK\x03\x04" + bytes(99), "it is damaged"),
+    ("vocab.json", b'{"a": ', "it is damaged"), ("merges.txt", b"\xff\xfe", "no text in UTF-8")])
 def test_verify_says_why_a_file_cannot_be_read(tmp_path, name, data, fault) -> None:
     path = tmp_path / name
     path.write_bytes(data)
-    if not fault:
-        assert "readable" in registry.verify(path)
-        return
     with pytest.raises(Refused, match=fault) as error:
         registry.verify(path)
     assert f"({len(data):,} bytes, SHA-256 {known.sha256(path)})" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_verify_compares_the_size_with_the_published_one_and_wants_a_file(tmp_path) -> None:
+def test_verify_compares_the_size_with_the_published_one(tmp_path) -> None:
     path = tmp_path / "v1-5-pruned-emaonly.safetensors"
     path.write_bytes(save({"x": np.zeros(3, np.float32)}))
     assert registry.verify(path).endswith(f": the published {path.name} has 4,265,146,304 bytes")
-    with pytest.raises(ValueError, match="a folder: name one file in it"):
-        registry.verify(tmp_path)
-    with pytest.raises(ValueError, match="not there"):
-        registry.verify(tmp_path / "nothing.ckpt")

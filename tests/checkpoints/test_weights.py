@@ -8,15 +8,11 @@ import torch
 import v1_files
 from safetensors.torch import load_file, save_file
 from torch import nn
-from v1_files import SMALL, TEXT, UNET, VAE
+from v1_files import SMALL, VAE
 
-import minisd
 from minisd.checkpoints import weights
 from minisd.clip import CLIPTextTransformer
-from minisd.observe import files
 from minisd.pipeline import StableDiffusion
-
-PREFIXES = {"text_encoder": TEXT, "unet": UNET, "vae": VAE}
 
 
 @pytest.fixture
@@ -35,15 +31,6 @@ def other(tiny) -> CLIPTextTransformer:
 def path(net, tmp_path) -> Path:
     weights.save(net, tmp_path / "net.safetensors", dtype=torch.float32)
     return tmp_path / "net.safetensors"
-
-
-def assert_untouched(net: nn.Module, load) -> str:
-    """load must raise ValueError and change nothing; its message."""
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(ValueError) as error:
-        load()
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    return str(error.value)
 
 
 # There and back
@@ -94,25 +81,17 @@ def test_one_error_lists_all_differences_and_nothing_is_loaded(other, path):
     tensors["layers.0.norm1.weight"] = torch.zeros(21, 1)
     tensors |= {f"z.{i}": torch.zeros(1) for i in range(8)}
     save_file(tensors, path)
-    text = assert_untouched(other, lambda: weights.load_into(other, path))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        weights.load_into(other, path)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    text = str(error.value)
     assert text.startswith(f"{path}: it does not fit CLIPTextTransformer, nothing was loaded: ")
     assert "2 missing: final_norm.bias, layers.1.mlp.fc2.weight;" in text
     assert r"9 unexpected: surplus\x1b[2J, z.0, z.1, z.2, z.3 ...;" in text
     assert "2 of another shape: " in text
     assert "position_embedding.weight (14, 21) instead of (13, 21)" in text
     assert "layers.0.norm1.weight (21, 1) instead of (21,)" in text
-
-
-@pytest.mark.parametrize("part", PREFIXES)
-def test_a_fault_in_the_last_tensor_leaves_a_network_as_it_was(tensors, tmp_path, part):
-    network, prefix = v1_files.small(1).get_submodule(part), PREFIXES[part]
-    last = [name for name in tensors if name.startswith(prefix) and not name.endswith("_ids")][-1]
-    spoilt = tensors[last].clone()
-    spoilt.view(-1)[-1] = float("nan")
-    save_file(tensors | {last: spoilt}, tmp_path / "x.safetensors")
-    text = assert_untouched(network, lambda: weights.load_into(network, tmp_path / "x.safetensors"))
-    assert text.endswith("contains NaN or infinity, nothing was loaded: the file is damaged, or "
-                         "its training or merging failed; take another")
 
 
 def test_a_model_without_memory_cannot_be_filled(tensors, tmp_path):
@@ -125,26 +104,12 @@ def test_a_model_without_memory_cannot_be_filled(tensors, tmp_path):
 
 # Writing
 
-def test_a_failed_save_leaves_the_old_file(other, path, monkeypatch):
-    old = path.read_bytes()
-
-    def fails_halfway(tensors, target) -> None:
-        Path(target).write_bytes(old[:100])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(weights, "save_file", fails_halfway)
-    with pytest.raises(OSError, match="No space left on device"):
-        weights.save(other, path)
-    assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
-
-
-def test_a_save_makes_folders_and_a_file_like_any_other(net, tmp_path):
-    """Others may read it as they may read any file; the library would keep it to its writer."""
-    weights.save(net, tmp_path / "a" / "b" / "net.safetensors")
-    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["net.safetensors"]
+def test_others_may_read_a_saved_file_as_any_other(net, tmp_path):
+    """The library would keep it to its writer."""
+    weights.save(net, tmp_path / "new" / "net.safetensors")
     (tmp_path / "plain").touch()
-    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "a/b/net.safetensors")]
-    assert modes[0] == modes[1] and weights.written_whole is files.written_whole
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "new/net.safetensors")]
+    assert modes[0] == modes[1]
 
 
 # Whose they are
@@ -171,9 +136,3 @@ def test_the_fingerprint_sees_a_change_of_any_tensor_name_and_shape(net, other):
         tall.weight.copy_(square.weight.reshape(8, 2))
     renamed.kernel = square.weight
     assert len({weights.fingerprint(x) for x in (square, tall, renamed)}) == 3
-
-
-def test_the_identity_of_a_model():
-    sd = minisd.load("toyworld", device="cpu", dtype="bfloat16")
-    assert weights.identity(sd) == {"model": "toyworld", "weights": "toyworld", "dtype": "bfloat16",
-                                    "fingerprint": weights.fingerprint(sd)}
