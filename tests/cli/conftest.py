@@ -1,7 +1,5 @@
 """What the tests of the command line share: models that answer at once."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,13 +91,4 @@ def refused(capsys) -> Callable[..., str]:
         assert out == "" and err.startswith("minisd: error: ") and len(err.splitlines()) == 1, err
         assert err.endswith("\n")
         return err.removeprefix("minisd: error: ").rstrip("\n")
-    return run
-
-
-@pytest.fixture
-def program(tmp_path) -> Callable[..., subprocess.CompletedProcess]:
-    """The command as a user runs it, in a process of its own."""
-    def run(*argv: str | bytes, **options: object) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "minisd", *argv], capture_output=True,
-                              timeout=120, cwd=tmp_path, **options)
     return run

@@ -157,11 +157,9 @@ def test_a_record_of_another_size_paints_nothing(place, refused, monkeypatch, si
 
 
 @pytest.mark.parametrize(("changes", "phrase"), [
-    ({"steps": "many"}, "steps must be an integer, got 'many'"), ({"steps": True}, "got 'True'"),
-    ({"steps": None}, "lacks steps"), ({"seed": [1, 2]}, "seed must be an integer"),
-    ({"height": 63}, "multiple of 8"), ({"guidance_scale": float("nan")}, "finite"),
-    ({"dtype": "float8"}, "float8"), ({"strength": 0.5}, "--init-image"),
-    ({"paste": True}, "--mask"), ({"without": "fingerprint"}, "lacks fingerprint")])
+    ({"steps": "many"}, "steps must be an integer, got 'many'"), ({"steps": None}, "lacks steps"),
+    ({"height": 63}, "multiple of 8"), ({"dtype": "float8"}, "float8"),
+    ({"strength": 0.5}, "--init-image"), ({"without": "fingerprint"}, "lacks fingerprint")])
 def test_a_record_that_makes_no_sense(place, refused, changes, phrase):
     painted()
     rewrite("out.png", **changes)
