@@ -24,12 +24,6 @@ def test_every_position_belongs_to_one_word(sd, prompt: str, names: list[str]) -
     assert words.get("car", [3, 4, 5]) == [3, 4, 5]
 
 
-def test_words_are_where_merges_end() -> None:
-    assert merged_together(["a</w>", "bu", "n</w>", "cu", "<|endoftext|>", "x"]) == [
-        ["a</w>"], ["bu", "n</w>"], ["cu"], ["<|endoftext|>"], ["x"]]
-    assert merged_together([]) == []
-
-
 def test_merges_by_rank_not_from_the_left() -> None:
     """CLIP's own way to "adorable"."""
     ranks = {tuple(pair.split()): rank for rank, pair in BUNNY.items()}
