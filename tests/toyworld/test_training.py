@@ -249,6 +249,20 @@ def test_a_run_stopped_after_every_step_ends_with_the_same_weights(whole, tmp_pa
         assert_identical(state(tmp_path, name), state(whole, name))
 
 
+def test_checkpoints_of_earlier_versions_are_gone_on_from(tmp_path):
+    """Their optimisers held the last step's learning rate, and no `initial_lr`."""
+    part = Part(steps=6, batch=16, lr=1e-2, warmup=4, cooldown=3)
+    linear_fit(tmp_path, part, name="whole").run()
+    linear_fit(tmp_path, part, name="old").run(minutes=0)
+    old = state(tmp_path, "old")
+    for group in old["optimiser"]["param_groups"]:
+        del group["initial_lr"]
+        group["lr"] = 1e-2 / 4
+    torch.save(old, tmp_path / "old.pt")
+    linear_fit(tmp_path, part, name="old").run()
+    assert_identical(state(tmp_path, "old"), state(tmp_path, "whole"))
+
+
 @pytest.mark.parametrize(("die_at", "left"), [("unsaved", -1), ("half", -1), ("written", -1),
                                               ("replaced", 0)])
 def test_a_killed_run_leaves_a_whole_checkpoint_and_ends_with_the_same_weights(
