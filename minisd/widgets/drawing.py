@@ -1,4 +1,4 @@
-"""Pictures in widgets: sheets of labelled panels, alternative text, and stills for paper."""
+"""Pictures in widgets: sheets of labelled panels, and pictures with alternative text."""
 
 import base64
 import io
@@ -10,16 +10,13 @@ import ipywidgets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from minisd.figures.style import FAINT, INK, PAPER, printable, typeface, wrapped
+from minisd.figures.style import INK, PAPER, printable, typeface
 from minisd.observe.pictures import few_colours
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 LABEL, GAP = 15, 8              # pixels: the size of a label's letters, and between two pictures
 LABEL_HIGH = LABEL + 7
 LIVE = 1                        # effort for pictures that are soon replaced
-STILL, MARGIN, LETTERS, LINE = 960, 20, 16, 23      # pixels, of a still: width, letters, a line
-SMALLEST = 320                  # pixels along a picture of a still, which is enlarged to it
-LONGEST = 4000                  # letters above or below the picture of a still
 MOVED = 32                      # grey levels from which on a pixel counts as changed
 
 
@@ -94,24 +91,3 @@ def mimebundle(view: ipywidgets.Widget | None, picture: Image.Image, description
     if view is not None and view.comm is not None:          # not closed
         data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
     return data, {"image/png": {"width": picture.width, "alt": description}}
-
-
-# On paper
-
-def still(picture: Image.Image | None, knobs: str, text: str) -> Image.Image:
-    """A widget on paper: lines about its knobs, the picture, and lines of text."""
-    shown, room = picture or Image.new("RGB", (1, 1), PAPER), STILL - 2 * MARGIN
-    scale = min(max(1.0, SMALLEST / shown.width), room / shown.width)
-    size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
-    above, below = (wrapped(lines, 0.9 * room / 72, LETTERS, LONGEST).split("\n")
-                    for lines in (knobs, text))
-    top = MARGIN + LINE * len(above)
-    foot = top + size[1] + MARGIN // 2
-    paper = Image.new("RGB", (STILL, foot + LINE * len(below) + MARGIN), PAPER)
-    pen = ImageDraw.Draw(paper)
-    for lines, y in ((above, MARGIN // 2), (below, foot)):
-        for i, line in enumerate(lines):
-            pen.text((MARGIN, y + LINE * i), line, INK, typeface(line, LETTERS))
-    paper.paste(shown.convert("RGB").resize(size, Image.Resampling.LANCZOS), (MARGIN, top))
-    pen.rectangle((0, 0, paper.width - 1, paper.height - 1), outline=FAINT)
-    return paper

@@ -24,12 +24,12 @@ from torch import nn
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets.cells import Area, clickable
-from minisd.widgets.drawing import mimebundle, picture_html, still
+from minisd.widgets.drawing import mimebundle, picture_html
 from minisd.widgets.engine import Engine, Frame, Memory
+from minisd.widgets.stills import still
 
 FIRST_VIEW = 60.0               # seconds a cell waits for it, to have something to show on paper
 WIDTH = 512                     # CSS pixels of the picture, unless a widget says otherwise
-FOOTER = "A still picture: run this cell, and the knobs can be moved."
 PAINTS_AT_ONCE = 20_000_000     # parameters of a network that works while one looks, without a GPU
 DECODING = 0.25                 # of a run's time may go into previews
 GRADING = "MINISD_GRADING"      # set to 1 where a machine runs the notebook to mark it
@@ -137,10 +137,11 @@ class Explorer:
         """The live widget, and a still of it for pages without a kernel."""
         if self.live.value:
             self.engine.wait(FIRST_VIEW)
-        knobs = "\n".join(f"{self.knobs[key].description or key}: {value}"
-                          for key, value in (self.seen_at or self.values).items())
-        text = f"{self.seen.text}\n{FOOTER}" if self.seen else FOOTER
-        picture = still(self.seen.picture if self.seen else None, knobs, text)
+        at = self.seen_at or self.values
+        visible = [(knob, at[key]) for key, knob in self.knobs.items()
+                   if knob.layout.display != "none"]
+        picture = still(self.seen and self.seen.picture, self.width, visible,
+                        self.seen.text if self.seen else "")
         return mimebundle(None if self.inert else self.view, picture, repr(self))
 
 

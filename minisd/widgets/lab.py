@@ -7,6 +7,7 @@ the picture in hand, the prompt's impact at one step, and the sum at one of its 
 """
 
 import json
+import re
 from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
@@ -19,12 +20,13 @@ from torch import Tensor
 from minisd.checkpoints.places import WEIGHTS
 from minisd.diffusion import guide
 from minisd.figures.pixels import signed
-from minisd.figures.style import COLOURS, ERROR, FAINT, INK, PAPER, typeface
+from minisd.figures.style import COLOURS, ERROR, INK, PAPER, typeface
 from minisd.observe.preview import preview
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.widgets import knobs
 from minisd.widgets.cells import Area
+from minisd.widgets.curve import HIGH, WIDE, Point, curve
 from minisd.widgets.drawing import GAP, LABEL_HIGH, place, sheet
 from minisd.widgets.engine import Frame, Memory, Recorded
 from minisd.widgets.examples import examples
@@ -32,13 +34,12 @@ from minisd.widgets.explorer import Explorer, Request, Values, View, small
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0)
 STEPS, SEEDS = 12, 50
-WIDE, SIDE = 840, 274                           # pixels: the strip, and each picture below it
-THUMB, LINE, CURVE = 100, 17, 100               # of the strip: a picture, a line of text, the curve
-HIGH = THUMB + 6 * LINE + CURVE
+SIDE = 274                                      # pixels along each picture below the strip
+THUMB, LINE = 100, 17                           # of the strip: a picture, a line of text
+STRIP = THUMB + 6 * LINE + 8                    # scale, picture and verdict
 KEPT = 6                                        # strips that are remembered
 
 Said = tuple[str, str]                          # what the judge reads, and its verdict
-Share = tuple[float, float, float]              # of right prompts, and its interval
 
 
 class GuidanceLab(Explorer):
@@ -50,7 +51,8 @@ class GuidanceLab(Explorer):
     def __init__(self, sd: StableDiffusion, *, scales: Sequence[float] = SCALES) -> None:
         example, scales = examples(sd.config.name), tuple(sorted({1.0, *scales}))
         self.sd, self.scales, self.strips = sd, scales, Memory(sd, KEPT)
-        self.judge, self.measured = about_toyworld(sd)
+        self.judge, self.measured, self.prompts = about_toyworld(sd)
+        self.high = STRIP + HIGH * bool(self.measured)
         self.history = knobs.choice("Go back to", [("now", None)])
         self.history.observe(lambda change: self._turn(**dict(change.new or ())), "value")
         cells = sd.config.image_size // sd.config.vae.downscale
@@ -65,8 +67,8 @@ class GuidanceLab(Explorer):
             "channel": knobs.slider("Channel", 0, 0, sd.config.unet.latent_channels - 1),
             "row": knobs.slider("Row", cells // 2, 0, cells - 1),
             "column": knobs.slider("Column", cells // 2, 0, cells - 1)}
-        below = HIGH + GAP + LABEL_HIGH
-        areas = [Area(0, 0, WIDE, HIGH, 1, len(scales), lambda _, i: self._turn(scale=scales[i])),
+        below, many = self.high + GAP + LABEL_HIGH, len(scales)
+        areas = [Area(0, 0, WIDE, self.high, 1, many, lambda _, i: self._turn(scale=scales[i])),
                  Area(2 * (SIDE + GAP), below, SIDE, SIDE, cells, cells,
                       lambda row, column: self._turn(row=row, column=column))]
         super().__init__("guidance lab", board, self._frames, width=WIDE, height=below + SIDE,
@@ -119,9 +121,9 @@ class GuidanceLab(Explorer):
         below = sheet((SIDE, [(pictures[1.0], "reference: guidance 1"),
                               (pictures[g], f"in hand: guidance {g:g}"),
                               (impact, "what the prompt changes: click it")]))
-        paper = Image.new("RGB", (WIDE, HIGH + GAP + below.height), PAPER)
+        paper = Image.new("RGB", (WIDE, self.high + GAP + below.height), PAPER)
         paper.paste(self._strip(pictures, said, g), (0, 0))
-        paper.paste(below, (0, HIGH + GAP))
+        paper.paste(below, (0, self.high + GAP))
         lines = [f"Guidance {scale:g}: the judge reads {said[scale][0]}. {said[scale][1]}".strip()
                  for scale in dict.fromkeys((1.0, g)) if said.get(scale, ("", ""))[0]]
         if g in said:
@@ -134,38 +136,22 @@ class GuidanceLab(Explorer):
     def _strip(self, pictures: dict[float, Image.Image | None], said: dict[float, Said],
                chosen: float) -> Image.Image:
         """A column for each scale: picture, verdict, and its point on the measured curve."""
-        paper, wide = Image.new("RGB", (WIDE, HIGH), PAPER), WIDE / len(pictures)
+        paper, wide = Image.new("RGB", (WIDE, self.high), PAPER), WIDE / len(pictures)
         pen, thumb = ImageDraw.Draw(paper), min(THUMB, int(wide) - 4)
-        points: list[tuple[float, float]] = []
-
-        def write(x: float, y: float, text: str, colour: str = INK, anchor: str = "ma") -> None:
-            pen.text((x, y), text, colour, typeface(text, 14), anchor=anchor)
-
-        def height(share: float) -> float:
-            return HIGH - 6 - share * (CURVE - 16)
-
-        if self.measured:
-            write(4, HIGH - 24, "measured: right, of 100 prompts", anchor="la")
-            for share in (0.0, 0.5, 1.0):
-                pen.line((0, height(share), WIDE, height(share)), FAINT)
         for i, (g, picture) in enumerate(pictures.items()):
             x, (_, verdict) = (i + 0.5) * wide, said.get(g, ("", ""))
-            if g == chosen:
-                pen.rectangle((i * wide + 1, 0, (i + 1) * wide - 1, HIGH - 1), outline=INK, width=2)
-            write(x, 4, f"g = {g:g}")
             if picture is not None:
                 place(paper, picture, round(x - thumb / 2), LINE + 6, thumb)
-            for k, word in enumerate(verdict.replace(":", "").replace(",", "").split()):
-                write(x, THUMB + LINE * (k + 1) + 10, word,
-                      COLOURS["picture"] if verdict == "right" else ERROR)
-            if g in self.measured:
-                share, low, high = map(height, self.measured[g])
-                pen.line((x, low, x, high), COLOURS["text"], 2)
-                pen.line([*(points[-1:] or [(x, share)]), (x, share)], COLOURS["text"], 3)
-                points.append((x, share))
-                r, kind = (7, "time") if g == chosen else (4, "text")
-                pen.ellipse((x - r, share - r, x + r, share + r), COLOURS[kind])
-                write(x + 10, share + 6, f"{100 * self.measured[g][0]:.0f}", anchor="la")
+            colour = COLOURS["picture"] if verdict == "right" else ERROR
+            pen.text((x, 4), f"g = {g:g}", INK, typeface("g", 14), anchor="ma")
+            for k, word in enumerate(re.findall(r"\w+", verdict), start=1):
+                pen.text((x, THUMB + LINE * k + 10), word, colour, typeface(word, 14), anchor="ma")
+        if self.measured:
+            paper.paste(curve({f"g = {g:g}": self.measured.get(g) for g in pictures},
+                              f"g = {chosen:g}", f"as measured: right, of {self.prompts} other "
+                              f"prompts at each scale, with the 95 % interval"), (0, STRIP))
+        i = list(pictures).index(chosen)
+        pen.rectangle((i * wide + 1, 0, (i + 1) * wide - 1, STRIP - 8), outline=INK, width=2)
         return paper
 
 
@@ -187,23 +173,23 @@ def the_sum(step: SampleStep, at: Values) -> tuple[Image.Image, str]:
         f"impact is {share:.1%} as large as eps_uncond.")
 
 
-def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, Share]]:
-    """The judge's verdict, and guidance scale -> measured share of right prompts and its interval.
+def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, Point], int]:
+    """The judge's verdict; guidance scale -> measured share of right prompts and its interval; of
+    how many prompts.
 
     Other models have neither; nor has toyworld what is not at hand.
     """
-    judge, rows = (lambda picture, prompt: ("", "")), []
+    judge, section = (lambda picture, prompt: ("", "")), {"rows": [], "n": 0}
     if sd.config.name == "toyworld":
         from minisd.toyworld.evaluation import verdict
         try:
             judge = verdict.shipped()
             file = WEIGHTS / "toyworld" / "evaluation.json"
             section = json.loads(file.read_text(encoding="utf-8"))["sections"]["guidance"]
-            rows = section.get("curves", {}).get("ddim", section["rows"])
         except (OSError, ValueError, KeyError):
             pass
     return judge, {row["guidance"]: (row["all"]["share"], row["all"]["low"], row["all"]["high"])
-                   for row in rows}
+                   for row in section["rows"]}, section["n"]
 
 
 guidance_lab = GuidanceLab

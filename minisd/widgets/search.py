@@ -7,14 +7,14 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.images import from_pil
-from minisd.observe.pictures import grid
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld.clip import CLIP
 from minisd.widgets import knobs
+from minisd.widgets.drawing import GAP, sheet
 from minisd.widgets.engine import Frame, Memory
 from minisd.widgets.explorer import Explorer, Values, View
 
-COLUMNS, ROWS = 4, 2            # of the pictures found
+COLUMNS, ROWS, SIDE = 4, 2, 140         # of the pictures found, and pixels along each
 
 
 def picture_search(clip: CLIP, tokenizer: Tokenizer, pictures: Sequence[Image.Image],
@@ -34,10 +34,12 @@ def picture_search(clip: CLIP, tokenizer: Tokenizer, pictures: Sequence[Image.Im
             torch.cat([from_pil(picture) for picture in pictures]).to(weight)).float())
         sentence = clip.embed_text(tokenizer(at["prompt"]).to(weight.device)).float()
         best = (vectors @ sentence.T)[:, 0].topk(min(COLUMNS * ROWS, len(pictures)))
-        digits = ", ".join(f"{value:.2f}" for value in best.values.tolist())
-        yield Frame(1, 1, View(grid([pictures[i] for i in best.indices.tolist()], COLUMNS),
-                               f"Cosine similarities, row by row: {digits}."),
-                    f"The closest {len(best.indices)} of {len(pictures)} pictures.")
+        found = [(pictures[i], f"cosine {value:.2f}") for value, i in zip(
+            best.values.tolist(), best.indices.tolist(), strict=True)]
+        rows = [(SIDE, found[i:i + COLUMNS]) for i in range(0, len(found), COLUMNS)]
+        yield Frame(1, 1, View(sheet(*rows), "Above each: its cosine similarity to the sentence."),
+                    f"The closest {len(found)} of {len(pictures)} pictures.")
 
     return Explorer("picture search", {"prompt": knobs.words("Sentence", prompt, live=True)},
-                    frames, memory=memory, about="the closest pictures")
+                    frames, width=COLUMNS * (SIDE + GAP) - GAP, memory=memory,
+                    about="the closest pictures")

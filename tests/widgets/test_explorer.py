@@ -16,9 +16,10 @@ from minisd.config import V1
 from minisd.observe.trace import Trace
 from minisd.widgets import knobs
 from minisd.widgets.cells import Area
-from minisd.widgets.drawing import VIEW, mimebundle, picture_html, still
+from minisd.widgets.drawing import VIEW, mimebundle, picture_html
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, View, small
+from minisd.widgets.stills import still
 
 RED = Image.new("RGB", (16, 8), "red")
 
@@ -73,6 +74,7 @@ def test_size_decides_what_waits(toy) -> None:
     lambda toy, soft: widgets.prompt_comparison(toy), lambda toy, soft: widgets.editor(toy, soft),
     lambda toy, soft: widgets.attention_explorer(toy),
     lambda toy, soft: widgets.noise_slider(toy, soft),
+    lambda toy, soft: widgets.skip_explorer(toy, "a red car", soft),
     lambda toy, soft: widgets.vae_explorer(toy, {"one": soft})])
 def test_nothing_large_paints_by_itself(toy, soft, monkeypatch, make) -> None:
     monkeypatch.setattr("minisd.widgets.explorer.PAINTS_AT_ONCE", 1)
@@ -138,11 +140,33 @@ def test_on_paper_there_are_knobs_picture_and_text() -> None:
 
 @pytest.mark.parametrize("text", ["", "word " * 500, "x" * 3000, "日本語 $\\frac$ \ud83c\0", "é"])
 def test_a_still_takes_any_text_and_picture_and_stays_a_page(text: str) -> None:
-    for picture in (None, RED, Image.new("RGB", (2000, 40)), Image.new("RGB", (40, 300))):
-        paper = still(picture, f"Prompt: {text}\nX: 3", f"{text}\nfoot")
-        assert paper.width == 960 and 80 < paper.height < 4000
-    tall, low = (still(RED, "a: b\n" * n, "").height for n in (40, 1))
-    assert tall > low
+    prompt = (ipywidgets.Text(description="Prompt"), text)
+    for picture in (None, RED, Image.new("RGB", (2000, 40)), Image.new("RGB", (40, 80))):
+        for width in (384, 840):
+            paper = still(picture, width, [prompt] * 6, f"{text}\nfoot")
+            assert paper.width <= 1100 and 80 < paper.height < 4000
+
+
+def test_a_still_has_the_shape_of_the_widget_and_no_empty_half() -> None:
+    pairs = [(knobs.slider("X", 5, 0, 10), 5), (knobs.words("Word", "a"), "a"),
+             (knobs.choice("Layer", ["one", "two"]), "two"),
+             (knobs.buttons("Tokens", [("a", 0), ("b", 1)], 0), 1),
+             (ipywidgets.Checkbox(description="skip 0"), True)]
+    for width in (384, 648, 840):
+        paper = np.asarray(still(Image.new("RGB", (8, 8), "red"), width, pairs, "a line"))
+        for half in np.array_split(paper[2:-2, 2:-2], 2, axis=1):
+            assert (half < 250).any((1, 2)).mean() > 0.5
+        left = np.argwhere((paper == (255, 0, 0)).all(2))[:, 1].min()
+        assert (left > 200) == (width < 700)                # beside the knobs, or below them
+
+
+@pytest.mark.parametrize(("knob", "values"), [
+    (knobs.slider("X", 5, 0, 10), (0, 10)), (knobs.choice("L", [("one", 1), ("two", 2)]), (1, 2)),
+    (knobs.buttons("T", ["a", "b"], "a"), ("a", "b")), (ipywidgets.Checkbox(), (True, False)),
+    (ipywidgets.SelectionSlider(options=[("0", 0.0), ("5", 5.0)]), (0.0, 5.0))])
+def test_a_still_shows_where_a_knob_stands(knob, values) -> None:
+    first, second = (still(RED, 384, [(knob, value)], "").tobytes() for value in values)
+    assert first != second
 
 
 def test_under_grading_a_widget_is_a_picture(monkeypatch) -> None:
@@ -186,6 +210,7 @@ def every(toy, soft) -> dict:
             "noise": lambda: widgets.noise_slider(toy, soft),
             "vae": lambda: widgets.vae_explorer(toy, {"one": soft, "two": RED}),
             "scrubber": lambda: widgets.step_scrubber(trace),
+            "skips": lambda: widgets.skip_explorer(toy, "a red car", soft),
             "trajectory": lambda: widgets.trajectory_map({"a": trace, "b": trace})}
 
 
@@ -197,12 +222,15 @@ def another(key: str, knob: ipywidgets.Widget):
     if isinstance(knob, ipywidgets.Text):
         return {"seed": "8", "cells": "1,1 2,3", "negative_prompt": "red",
                 "second": "a car"}.get(key, "a blue fish")
+    if isinstance(knob, ipywidgets.Checkbox):
+        return not knob.value
     step = getattr(knob, "step", None) or 1
     return knob.value + step if knob.value + step <= knob.max else knob.value - step
 
 
 @pytest.mark.parametrize("name", ["playground", "lab", "comparison", "editor", "attention",
-                                  "tokens", "noise", "vae", "scrubber", "trajectory"])
+                                  "tokens", "noise", "vae", "scrubber", "trajectory",
+                                  "skips"])
 def test_each_says_what_it_is_and_answers_to_every_knob(toy, soft, name: str) -> None:
     with ready(every(toy, soft)[name]()) as widget:
         data, metadata = widget._repr_mimebundle_()

@@ -8,9 +8,10 @@ import pytest
 from hands import counted, enlarged, ready, status, tile, turn
 
 from minisd.diffusion import guide
-from minisd.widgets import examples, guidance_explorer, guidance_lab, guided_pixel, lab
+from minisd.widgets import examples, guidance_lab, lab
+from minisd.widgets.curve import WIDE
 from minisd.widgets.drawing import GAP, LABEL_HIGH
-from minisd.widgets.lab import HIGH, SIDE, STEPS, WIDE
+from minisd.widgets.lab import SIDE, STEPS
 
 SCALES = (0.0, 1.0, 3.0, 20.0)
 
@@ -22,7 +23,7 @@ def widget(toy):
 
 
 def in_hand(widget):
-    return tile(widget, SIDE + GAP, HIGH + GAP + LABEL_HIGH, SIDE)
+    return tile(widget, SIDE + GAP, widget.high + GAP + LABEL_HIGH, SIDE)
 
 
 def numbers(text: str) -> list[float]:
@@ -34,7 +35,7 @@ def test_the_picture_in_hand_and_the_reference_are_what_text_to_image_paints(wid
     assert widget.values["scale"] == 3.0 and widget.seen.picture.width == WIDE
     for g, left in ((3.0, SIDE + GAP), (1.0, 0)):
         expected, = toy.text_to_image(words.prompt, seed=words.seed, steps=STEPS, guidance_scale=g)
-        shown = tile(widget, left, HIGH + GAP + LABEL_HIGH, SIDE)
+        shown = tile(widget, left, widget.high + GAP + LABEL_HIGH, SIDE)
         away = np.abs(np.asarray(shown, int) - np.asarray(enlarged(expected, SIDE), int))
         assert away.max() <= 1                  # guidance 1 needs only one of the predictions
     assert "Guidance 3: contrast" in widget.seen.text
@@ -97,33 +98,31 @@ def test_the_history_goes_back(widget) -> None:
 
 def test_judge_and_measured_curve_are_there_for_toyworld_alone(toy, monkeypatch, tmp_path) -> None:
     rate = {"share": 0.9, "low": 0.8, "high": 0.95}
-    section = {"rows": [{"guidance": 1.5, "all": rate}],
-               "curves": {"ddim": [{"guidance": 3.0, "all": rate}]}}
+    section = {"rows": [{"guidance": 3.0, "all": rate}], "n": 64}
     (tmp_path / "toyworld").mkdir()
     file = tmp_path / "toyworld" / "evaluation.json"
     file.write_text(json.dumps({"sections": {"guidance": section}}))
     monkeypatch.setattr(lab, "WEIGHTS", tmp_path)
-    judge, measured = lab.about_toyworld(toy)
-    assert measured == {3.0: (0.9, 0.8, 0.95)}
+    judge, measured, prompts = lab.about_toyworld(toy)
+    assert measured == {3.0: (0.9, 0.8, 0.95)} and prompts == 64
     with ready(guidance_lab(toy, scales=SCALES)) as widget:
-        with_curve = widget.seen.picture.tobytes()
+        high = widget.high
         reading, _ = judge(in_hand(widget), "a red car")
         assert "Guidance 3: the judge reads" in widget.seen.text and ", " in reading
     for broken in ("{", "{}"):
         file.write_text(broken)
         assert lab.about_toyworld(toy)[1] == {}
     with ready(guidance_lab(toy, scales=SCALES)) as widget:
-        assert widget.seen.picture.tobytes() != with_curve
+        assert widget.high < high               # nothing was measured: no empty curve
 
 
 def test_other_models_have_neither(sd) -> None:
-    judge, measured = lab.about_toyworld(sd)
+    judge, measured, _ = lab.about_toyworld(sd)
     assert judge(None, "a red car") == ("", "") and not measured
     with ready(guidance_lab(sd, scales=(7.5,))) as widget:
         assert widget.scales == (1.0, 7.5) and "judge" not in widget.seen.text
 
 
-def test_the_knobs_end_where_the_latents_do_and_earlier_names_stay(widget) -> None:
+def test_the_knobs_end_where_the_latents_do(widget) -> None:
     assert [widget.knobs[name].max for name in ("channel", "row", "column", "step")] == [
         4, 5, 5, STEPS]
-    assert guidance_explorer is guided_pixel is guidance_lab

@@ -1,6 +1,5 @@
 """The token explorer and the picture search: they show what tokenizer and towers do."""
 
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,11 +12,12 @@ from PIL import Image
 from minisd.checkpoints.places import WEIGHTS
 from minisd.checkpoints.vocabulary import clip_vocabulary, read_tokenizer
 from minisd.images import from_pil
-from minisd.observe.pictures import grid
 from minisd.observe.tokens import readable, token_bytes
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld.clip import CLIP
 from minisd.widgets import examples, picture_search, token_explorer
+from minisd.widgets.drawing import sheet
+from minisd.widgets.search import SIDE
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +135,12 @@ def test_the_closest_pictures_come_first(clip, tokenizer, shelf) -> None:
     pixels = torch.cat([from_pil(picture) for picture in shelf])
     with ready(picture_search(clip, tokenizer, shelf, "a red car")) as search:
         for prompt in ("a red car", "the sea"):
-            text = turn(search, prompt=prompt)
+            turn(search, prompt=prompt)
             expected = (clip.embed_images(pixels) @ clip.embed_text(tokenizer(prompt)).T)[:, 0]
             order = expected.argsort(descending=True)[:8].tolist()
-            assert search.seen.picture.tobytes() == grid([shelf[i] for i in order], 4).tobytes()
-            assert re.findall(r"-?\d\.\d\d", text) == [f"{expected[i]:.2f}" for i in order]
+            best = [(shelf[i], f"cosine {expected[i]:.2f}") for i in order]
+            assert search.seen.picture.tobytes() == sheet((SIDE, best[:4]),
+                                                          (SIDE, best[4:])).tobytes()
         assert "The closest 8 of 11 pictures." in status(search)
         turn(search, prompt="a dragon")
         assert "never saw 'dragon'" in status(search)
