@@ -13,7 +13,6 @@ from typing import Any
 from tqdm import tqdm
 
 BLOCK = 2 ** 22                 # bytes hashed at once
-V1_BYTES = 4 * 1_066_235_307    # of its weights in float32
 LICENCE = "CreativeML Open RAIL-M"
 
 

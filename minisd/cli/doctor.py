@@ -19,19 +19,16 @@ from importlib import metadata
 from pathlib import Path
 
 from minisd.checkpoints.places import PACKAGE, SHIPPED, WEIGHTS
-from minisd.cli import arguments, memory
+from minisd.cli import arguments
 from minisd.cli.terminal import say
 
-ROOT = PACKAGE.parent
 OLDEST_PYTHON = (3, 11)
 SECONDS = 60                    # for another Python to answer
-LEAST_DISK = 100_000_000        # bytes, for pictures and traces
 
 # As in pyproject.toml; the second list is its extra [notebooks].
 PACKAGES = ("torch>=2.10,<2.15", "numpy>=2.0", "safetensors>=0.5", "pillow>=11.0",
             "tokenizers>=0.22", "huggingface-hub>=1.0", "ftfy>=6.3", "tqdm>=4.66")
 NOTEBOOK_PACKAGES = ("matplotlib>=3.9", "jupyterlab>=4.4", "ipywidgets>=8.1")
-MODULES = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}   # imported under another name
 
 
 @dataclass(frozen=True)
@@ -67,17 +64,16 @@ def run(argv: list[str]) -> int:
 
 def findings(check: Callable[[], Findings]) -> Findings:
     """What a check finds; that it could not be made, where it fails itself."""
-    name = check.__name__.replace("_", " ")
     try:
         yield from check()
     except ImportError as error:            # packages() has said so already
-        yield Finding(name, f"not looked at ({error})", "first install what is missing")
+        yield Finding(check.__name__, f"not looked at ({error})", "first install what is missing")
     except Exception as error:              # a broken installation can raise anything
-        yield Finding(name, f"could not be looked at ({type(error).__name__}: {error})",
+        yield Finding(check.__name__, f"could not be looked at ({type(error).__name__}: {error})",
                       "see to the other problems first", broken=True)
 
 
-# Python, its packages, the notebooks, the folders
+# Python, its packages, the notebooks
 
 def python() -> Findings:
     """Which one runs, and whether it is the one of the active environment."""
@@ -94,20 +90,16 @@ def packages() -> Findings:
     """Whether each is there, in a version that is known to work."""
     for wanted in (*PACKAGES, *NOTEBOOK_PACKAGES):
         name, low, high = re.split(">=|,<", f"{wanted},<")[:3]
-        needed, file = wanted in PACKAGES, Path(f"{MODULES.get(name, name)}.py").absolute()
+        needed = wanted in PACKAGES
         try:
             version = metadata.version(name)
             number = _numbers(version.split("+")[0])
             right = _numbers(low) <= number and not (high and number >= _numbers(high))
         except metadata.PackageNotFoundError:
             version, right = "not installed", False
-        if file.exists():
-            yield Finding(name, f"{file} hides the package of that name",
-                          "rename that file, or run from another folder", broken=True)
-        else:
-            remedy = (f'run `{sys.executable} -m pip install "{wanted}"`'
-                      + ("" if needed else ", for the notebooks"))
-            yield Finding(name, version, "" if right else remedy, broken=needed and not right)
+        remedy = (f'run `{sys.executable} -m pip install "{wanted}"`'
+                  + ("" if needed else ", for the notebooks"))
+        yield Finding(name, version, "" if right else remedy, broken=needed and not right)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -140,38 +132,18 @@ def importable() -> Findings:
                               cwd=elsewhere, timeout=SECONDS, capture_output=True, text=True)
     found = "nothing" if done.returncode else Path(done.stdout.strip()).parent.resolve()
     wrong = found != PACKAGE.resolve()
+    remedy = f"run `{sys.executable} -m pip install -e {PACKAGE.parent}`"
     yield Finding("minisd", f"{PACKAGE}" + f", and other folders import {found}" * wrong,
-                  f"run `{sys.executable} -m pip install -e {ROOT}`" * wrong, broken=wrong)
+                  remedy * wrong, broken=wrong)
 
 
-def outputs() -> Findings:
-    """Whether pictures can be written here."""
-    try:
-        arguments.check_writable([Path("outputs/x.png")], "-o")
-        yield Finding("outputs", f"{Path('outputs').absolute()} can be written")
-    except ValueError as error:
-        yield Finding("outputs", str(error), "or run from another folder", broken=True)
-
-
-# The weights
-
-def weights() -> Findings:
-    """Everything below weights/: dead links, and unfinished downloads."""
-    yield Finding("weights", f"your own go into {WEIGHTS}")
-    tops = sorted(WEIGHTS.iterdir()) if WEIGHTS.is_dir() else []
-    for place in [place for top in tops for place in (top, *sorted(top.rglob("*")))]:
-        if place.is_symlink() and not place.exists():
-            yield Finding("weights", f"{place} is a link to {os.readlink(place)}, which is not "
-                                     f"there", "put it back there, or remove the link", broken=True)
-        elif place.suffix == ".part":
-            yield Finding("weights", f"{place} is an unfinished download",
-                          "the same `python -m minisd download` goes on with it")
-
+# The weights, and what computes
 
 def models() -> Findings:
     """What "auto" chooses from, and toyworld: each loads or not, every value included."""
     from minisd.checkpoints.registry import VARIABLE, candidates, fault
 
+    yield Finding("weights", f"your own go into {WEIGHTS}")
     try:
         places = candidates("auto")
     except ValueError as error:
@@ -188,24 +160,6 @@ def models() -> Findings:
     yield Finding("auto", f"takes {best}{real}")
 
 
-# The machine. A lack breaks nothing: toyworld runs anywhere.
-
-def room() -> Findings:
-    """Whether there is disk for pictures, and disk and memory for v1."""
-    from minisd.checkpoints.known import V1_BYTES
-
-    free, needed = shutil.disk_usage(ROOT).free, f"v1 in float32 takes {_gb(V1_BYTES)}"
-    remedy = ("free some before you paint" if free < LEAST_DISK else
-              "free some, or fetch --half of it" if free < V1_BYTES else "")
-    yield Finding("disk", f"{_gb(free)} free at {ROOT}; {needed}", remedy, broken=free < LEAST_DISK)
-    left = memory.free_memory()
-    if left is None:
-        yield Finding("memory", "this system does not say how much is free")
-    else:
-        remedy = "for v1 close other programs, or take --dtype bfloat16, half of it"
-        yield Finding("memory", f"{_gb(left)} free; {needed}", remedy * (left < V1_BYTES))
-
-
 def device() -> Findings:
     """What `auto` computes on, in which precision, and whether it can."""
     import torch
@@ -218,7 +172,7 @@ def device() -> Findings:
         torch.ones(4, device=best).sum().item()
         if best.type == "cuda":
             found += (f", {torch.cuda.get_device_name(best)} with "
-                      f"{_gb(torch.cuda.mem_get_info(best)[0])} free")
+                      f"{torch.cuda.mem_get_info(best)[0] / 1e9:.1f} GB free")
         blind = best.type == "cpu" and shutil.which("nvidia-smi") is not None
         yield Finding("device", found, f"NVIDIA's driver is here, and torch {torch.__version__} "
                                        f"sees no GPU; install the CUDA build of torch that "
@@ -229,8 +183,4 @@ def device() -> Findings:
                       "pytorch.org shows for it, or say --device cpu", broken=True)
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-CHECKS = (python, packages, kernel, importable, outputs, weights, models, room, device)
+CHECKS = (python, packages, kernel, importable, models, device)
