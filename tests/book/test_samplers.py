@@ -98,13 +98,6 @@ def test_trajectories_like_diffusers(schedule: Schedule, name: str, eta: float, 
     assert max(relative_error(a.x_prev, b) for a, b in zip(ours, theirs, strict=True)) < tolerance
 
 
-def test_the_timesteps_of_fifty_steps(schedule: Schedule) -> None:
-    assert make_sampler("ddim", schedule, 50).timesteps == tuple(range(981, 0, -20))
-    assert make_sampler("ddpm", schedule, 3).timesteps == (666, 333, 0)
-    assert make_sampler("euler", schedule, 3).timesteps == (999, 499.5, 0)
-    assert make_sampler("dpm++2m", schedule, 3).timesteps == (999, 666, 333)
-
-
 def test_blends_are_adams_bashforths() -> None:
     """At even places the published weights; at any, the integral of every cubic, exactly."""
     even = blend(StepCoefficients(1.0, 24.0), -torch.arange(4.0).double().numpy())
