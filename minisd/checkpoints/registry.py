@@ -47,23 +47,23 @@ LOADABLE = {"text_encoder": ("text_encoder",), "unet": ("unet",),
 
 # Where they are
 
-def first(model: str | Path, attempt: Callable[[Path, bool], Found]) -> Found:
-    """What is made of the first place that a name or a path may stand for (see above for names).
+def first(model: str | Path, load: Callable[[Path, bool], Found]) -> Found:
+    """What `load` makes of the first place that a name or a path may stand for (see above).
 
-    attempt: makes it, of a place and whether there is another after it; those that it refuses are
-    left aside with a warning. Raises ValueError for a model that is not there, saying how to get
-    it, and what `attempt` raises for the last.
+    load: gets a place, and whether there is another after it; those that it refuses are left
+    aside with a warning. Raises ValueError for a model that is not there, saying how to get it,
+    and what `load` raises for the last.
     """
     *places, last = candidates(model)
     for place in places:
         try:
-            return attempt(place, True)
+            return load(place, True)
         except (ValueError, OSError) as error:
             advice = (f"`python -m minisd download {place.name}` goes on where it stopped"
                       if place.name in KNOWN and place.is_dir() else
                       f"name it to load it and no other: -m {shown(short(place))}")
             warn(f"{shown(short(place))} is left aside: {error}; {advice}")
-    return attempt(last, False)
+    return load(last, False)
 
 
 def find(model: str | Path) -> Path:
