@@ -61,6 +61,7 @@ BAD = {
     "steps no number": (["x", "--steps", "many"], "steps must be an integer, got 'many'"),
     "steps of many lines": (["x", "--steps", "1\n2"], r"got '1\\n2'"),
     "guidance NaN": (["x", "--guidance-scale", "nan"], "guidance_scale must be finite, got nan"),
+    "count 2e9": (["x", "--num-images", "2000000000"], "num_images must be from 1 to 1048576"),
     "strength alone": (["x", "--strength", "0.5"], "--strength: expected --init-image FILE"),
     "sampler": (["x", "--sampler", "magic"], "--sampler.*'magic' .choose from '?ddim'?, '?ddpm"),
     "output folder": (["x", "-o", "folder"], "--output: expected the name of a file that ends in"),

@@ -70,14 +70,6 @@ def test_every_option_of_loading_arrives(stub):
     assert stub.loaded == {"model": ".", "device": "cuda:1", "dtype": "bfloat16"}
 
 
-def test_a_prompt_of_any_characters_also_as_an_option(stub):
-    prompt = "一只猫 😀 \"quoted\" 100% -- a\tb"
-    for argv in ([prompt], ["--prompt", prompt]):
-        assert main(argv) == 0
-        assert stub.run.prompts == (prompt,)
-    assert all(png.read_metadata(path)["prompt"] == prompt for path in Path("outputs").iterdir())
-
-
 def test_the_tables_are_those_of_the_package():
     """They stand here once more because torch is not waited for."""
     assert set(arguments.SAMPLERS) == set(samplers.SAMPLERS)
@@ -258,20 +250,6 @@ def test_the_first_command_of_the_readme(tmp_path):
     assert record["prompt"] == PROMPT and record["model"] == "toyworld"
     assert record["fingerprint"] == weights.fingerprint(minisd.load("toyworld"))
     assert to_rgb(tmp_path / path).size == (TOYWORLD.image_size, TOYWORLD.image_size)
-
-
-@pytest.mark.filterwarnings("always::UserWarning")
-def test_a_batch_has_the_pictures_of_the_library_and_warns(place, shipped, capsys):
-    assert main(["a red zyzzyva", *FAST[1:3], "-W", "40", "--num-images", "2"]) == 0
-    err = capsys.readouterr().err
-    assert err.startswith("minisd: warning: ") and "'zyzzyva'" in err and "5/5" in err
-    for seed in (42, 43):
-        written = f"outputs/a-red-zyzzyva-{seed}.png"
-        record = png.read_metadata(written)
-        assert (record["seed"], record["height"], record["width"]) == (seed, 128, 40)
-        again, = shipped.text_to_image(record["prompt"], steps=5, seed=seed, width=40)
-        # One grey level: alone or in a batch, on any number of threads, up to rounding.
-        assert np.abs(np.int16(pixels(written)) - np.int16(again)).max() <= 1
 
 
 @pytest.mark.filterwarnings("always::UserWarning")
