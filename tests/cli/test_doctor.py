@@ -242,7 +242,7 @@ DOCTOR = """
 import sys
 from minisd.cli.main import main
 main(["doctor"])
-print(*(file.__file__ for name, file in sys.modules.items() if name.startswith("minisd")), sep="\\n")
+[print(file.__file__) for name, file in sys.modules.items() if name.startswith("minisd")]
 """
 
 
