@@ -88,13 +88,6 @@ def test_the_longest_name_fits_a_file_system(tmp_path: Path, picture: Image.Imag
     png.save_png(picture, path)
 
 
-def test_a_new_picture_gets_a_number_rather_than_anothers_name(tmp_path, picture) -> None:
-    (tmp_path / "a-3.png").symlink_to(tmp_path / "nowhere")
-    names = [png.save_png(picture, tmp_path / "a.png", new=True).name for _ in range(3)]
-    assert names == ["a.png", "a-2.png", "a-4.png"]
-    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "a-2.png", "a-3.png", "a-4.png"}
-
-
 def test_programs_side_by_side_lose_no_picture(tmp_path: Path) -> None:
     """All save under one default name at once."""
     painters = [subprocess.Popen([sys.executable, "-c", PAINT, tmp_path, str(number),
