@@ -194,6 +194,6 @@ class StableDiffusion(nn.Module):
             uncond, cond = eps[:b] if needs_uncond else None, eps[-b:] if needs_cond else None
             if uncond is None or cond is None or g in (0, 1):
                 return Prediction(eps[-b:] if g else eps[:b], uncond, cond)
-            return Prediction(guide(uncond, cond, g), uncond, cond)
+            return Prediction(guide(uncond, cond, g(t) if callable(g) else g), uncond, cond)
 
         return predict

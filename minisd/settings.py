@@ -31,7 +31,8 @@ class Settings(TypedDict, total=False):
     """Settings of a run, beside the prompt. None stands for the default."""
 
     negative_prompt: str            # replaces the empty prompt, from which guidance moves away
-    guidance_scale: float | None    # 0 ignores the prompt, 1 adds nothing; None: the model's own
+    guidance_scale: float | Callable[[float], float] | None     # 0 ignores the prompt, 1 adds
+                                    # nothing; a function of the timestep t; None: the model's own
     steps: int | None               # of the sampler, 1 .. 999; None: the model's own
     sampler: str                    # a name in samplers.SAMPLERS
     eta: float                      # DDIM's fresh noise, 0 .. 1
@@ -58,7 +59,7 @@ class Run:
 
     prompts: tuple[str, ...]        # one for each picture
     seeds: tuple[int, ...]          # the same
-    guidance_scale: float
+    guidance_scale: float | Callable[[float], float]
     steps: int
     negative_prompt: str = ""
     sampler: str = "ddim"
@@ -84,14 +85,13 @@ def plan(config: Config, prompt: str | Sequence[str], settings: RunSettings) -> 
         raise TypeError(f"unknown setting {unknown[0]!r}: choose from {', '.join(known)}")
     given: dict[str, Any] = {"steps": config.steps, "guidance_scale": config.guidance_scale}
     given |= {name: value for name, value in settings.items() if value is not None}
-    given = {name: check(name, value) if name in LIMITS and name != "seed" else value
-             for name, value in given.items()}
+    seed = given.pop("seed", None)
+    given = {name: check(name, value) if name in LIMITS else value for name, value in given.items()}
     count = given.pop("num_images", len(prompt) if isinstance(prompt, list | tuple) else 1)
     prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt] * count
     for text in (*prompts, given.get("negative_prompt", "")):
         if not isinstance(text, str):
             raise TypeError(f"a prompt must be text, got {type(text).__name__}: {text!r}")
-    seed = given.pop("seed", None)
     if not isinstance(seed, Sequence):
         first = check("seed", secrets.randbits(32) if seed is None else seed)
         seed = range(first, first + len(prompts))
@@ -105,14 +105,15 @@ def plan(config: Config, prompt: str | Sequence[str], settings: RunSettings) -> 
         raise ValueError("latents and an image both say where to start: give one of them")
     given.setdefault("strength", 0.75 if "image" in given and "mask" not in given else 1.0)
     for side in ("height", "width"):
-        if given.get(side, 0) % config.vae.downscale:
-            raise ValueError(f"{side} must be a multiple of {config.vae.downscale}, got "
-                             f"{given[side]}")
+        if given.get(side, 0) % (factor := config.vae.downscale):
+            raise ValueError(f"{side} must be a multiple of {factor}, got {given[side]}")
     return Run(tuple(prompts), tuple(seeds), **given)
 
 
 def check(name: str, value: Any) -> Any:
     """A number as int or float. Raises TypeError for others, ValueError beyond the limits."""
+    if name == "guidance_scale" and callable(value):
+        return lambda t: check(name, value(t))
     low, high = LIMITS[name]
     whole = isinstance(low, int)
     if isinstance(value, bool) or not (hasattr(value, "__index__") if whole else

@@ -129,34 +129,22 @@ class MDT(nn.Module):
         hidden state, whose last position has seen the whole prompt. kept (b, k): numbers of the
         patches that the encoder sees (`draw_kept`); None: all. Raises ValueError for other shapes.
         """
-        c, patch, side = self.config.latent_channels, self.config.patch, self.config.side
-        if latents.ndim != 4 or latents.shape[1] != c or max(latents.shape[2:]) > side or any(
-                s % patch for s in latents.shape[2:]):
-            raise ValueError(f"latents {tuple(latents.shape)}: expected (b, {c}, h, w), sides "
-                             f"multiples of {patch} and at most {side}")
-        if context.ndim != 3 or context.shape[-1] != self.config.context_dim:
-            raise ValueError(f"context {tuple(context.shape)}: expected ({len(latents)}, m, "
-                             f"{self.config.context_dim})")
-        if kept is not None and self.mask_token is None:
-            raise ValueError("this network was made without masking: mask_ratio is 0")
-        rows, columns = (s // patch for s in latents.shape[2:])
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))[None].to(
-            latents.device)                                                 # 1 n 2
-        time = self.time_embedding(timesteps.expand(len(latents)))
-        context = context.expand(len(latents), -1, -1)
-        condition = time + self.pooled(context[:, -1])                      # b d
+        check(self.config, latents, context, kept)
+        b, patch = len(latents), self.config.patch
+        rows, columns = (side // patch for side in latents.shape[2:])
+        grid = torch.arange(rows), torch.arange(columns)
+        places = torch.cartesian_prod(*grid)[None].to(latents.device)       # 1 n 2
+        context = context.expand(b, -1, -1)                                 # b m d_context
+        condition = self.time_embedding(timesteps.expand(b)) + self.pooled(context[:, -1])  # b d
         x = self.embed(patches(latents, patch))                             # b n d
-        x = x + self.encoder_places[:rows, :columns].flatten(0, 1)
-        if kept is None:
-            for block in self.encoder:
-                x = block(x, condition, context, places)
-            x = x + self.decoder_places[:rows, :columns].flatten(0, 1)
-        else:
+        x, seen = x + self.encoder_places[:rows, :columns].flatten(0, 1), places
+        if kept is not None:                                                # b k d, b k 2
             x, seen = pick(x, kept), pick(places.expand(len(x), -1, -1), kept)
-            for block in self.encoder:
-                x = block(x, condition, context, seen)
-            x = self.fill(x, kept, condition, context, places,
-                          self.decoder_places[:rows, :columns].flatten(0, 1))
+        for block in self.encoder:
+            x = block(x, condition, context, seen)
+        positions = self.decoder_places[:rows, :columns].flatten(0, 1)      # n d
+        x = (x + positions if kept is None else
+             self.fill(x, kept, condition, context, places, positions))     # b n d
         for block in self.decoder:
             x = block(x, condition, context, places)
         shift, scale = self.modulation_out(nn.functional.silu(condition))[:, None].chunk(2, dim=-1)
@@ -171,12 +159,25 @@ class MDT(nn.Module):
         tokens is taken.
         """
         assert self.interpolater is not None and self.mask_token is not None
-        full = self.mask_token.expand(len(x), len(positions), -1).to(x)
-        full = full.scatter(1, kept[..., None].expand_as(x), x) + positions
-        visible = torch.zeros(full.shape[:2], dtype=torch.bool, device=x.device)
-        visible = visible.scatter(1, kept, True)[..., None]                 # b n 1
-        return torch.where(visible, full,
-                           self.interpolater(full, condition, context, places))
+        index = kept[..., None].expand_as(x)                                # b k d
+        full = self.mask_token.expand(len(x), len(positions), -1).to(x).scatter(1, index, x)
+        full = full + positions                                             # b n d
+        filled = self.interpolater(full, condition, context, places)
+        return filled.scatter(1, index, full.gather(1, index))
+
+
+def check(config: MDTConfig, latents: Tensor, context: Tensor, kept: Tensor | None) -> None:
+    """Raises ValueError for what `MDT.forward` cannot take."""
+    c, patch, side = config.latent_channels, config.patch, config.side
+    if latents.ndim != 4 or latents.shape[1] != c or max(latents.shape[2:]) > side or any(
+            s % patch for s in latents.shape[2:]):
+        raise ValueError(f"latents {tuple(latents.shape)}: expected (b, {c}, h, w), sides "
+                         f"multiples of {patch} and at most {side}")
+    if context.ndim != 3 or context.shape[-1] != config.context_dim:
+        raise ValueError(f"context {tuple(context.shape)}: expected ({len(latents)}, m, "
+                         f"{config.context_dim})")
+    if kept is not None and not config.mask_ratio[1]:
+        raise ValueError("this network was made without masking: mask_ratio is 0")
 
 
 def draw_kept(count: int, patches: int, mask_ratio: tuple[float, float],

@@ -28,7 +28,7 @@ from minisd.beyond.denoising import (
 )
 from minisd.beyond.pfgmpp import prior
 from minisd.config import Config
-from minisd.diffusion import ddim_coefficients, guide
+from minisd.diffusion import ddim_coefficients
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep, even
 from minisd.settings import Run
@@ -91,8 +91,9 @@ class Painter(StableDiffusion):
     """A model whose network was trained on an objective; settings as of `text_to_image`.
 
     The samplers are euler, which ddim also names, for between two levels they are one formula, and
-    heun. `guidance`: where it is set, the scale at each moment of a run in place of
-    guidance_scale, such as lambda p: power_cosine(3.8, p).
+    heun. A guidance scale that is a function is given the timestep of v1 that has the level's
+    sigma, whatever the network is told of it. `guidance`, where it is set, is one of the progress
+    through the steps, 0 to 1, and counts instead.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None, objective: Objective) -> None:
@@ -113,28 +114,36 @@ class Painter(StableDiffusion):
         shape = (1, self.config.unet.latent_channels, *sides)
         generators = (torch.Generator().manual_seed(seed) for seed in run.seeds)
         x = torch.cat([prior(shape, sigmas[0], self.objective.D, g) for g in generators])
-        return x, self._walk(run, x.to(self.device), sigmas)
+        return x, self._solve(run, x.to(self.device), sigmas)
 
     @torch.no_grad()
-    def _walk(self, run: Run, x: Tensor, sigmas: list[float]) -> Iterator[SampleStep]:
+    def _solve(self, run: Run, x: Tensor, sigmas: list[float]) -> Iterator[SampleStep]:
         """The ODE's steps in the book's variance-preserving coordinates."""
-        predict = self._predictor(run if self.guidance is None else
-                                  replace(run, both_predictions=True))
+        g, now, schedule = run.guidance_scale, 0.0, self.guidance
+        if schedule is not None:
+            run = replace(run, guidance_scale=lambda _: schedule(sigmas.index(now) / run.steps))
+        elif callable(g):
+            run = replace(run, guidance_scale=lambda _: g(timestep(now)))
+        predict = self._predictor(run)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            c = self.objective.coefficients(torch.tensor([sigma], dtype=torch.float64))
-            answer = predict(float(c.input) * x, EMBEDDED * float(c.noise))
-            if self.guidance is None:
-                return c.x0(x, answer.eps)
-            assert answer.eps_uncond is not None and answer.eps_cond is not None
-            scale = self.guidance(sigmas.index(sigma) / run.steps)
-            return c.x0(x, guide(answer.eps_uncond, answer.eps_cond, scale))
+            nonlocal now
+            now, c = sigma, self.objective.coefficients(level(sigma))
+            return c.x0(x, predict(float(c.input) * x, EMBEDDED * float(c.noise)).eps)
 
         for i, step in enumerate(solve(denoise, x, sigmas, heun=run.sampler == "heun")):
             now, after = (1 / (1 + sigma ** 2) for sigma in (step.sigma, step.sigma_next))
-            level = torch.tensor([step.sigma], dtype=torch.float64)
-            yield SampleStep(i, run.steps, float(progress(level)) * len(SCHEDULE),
-                             step.x * now ** 0.5,
+            yield SampleStep(i, run.steps, timestep(step.sigma), step.x * now ** 0.5,
                              (step.x - step.x0) / step.sigma, None, None, step.x0,
                              step.x_next * after ** 0.5, ddim_coefficients(now, after),
                              step.evaluations)
+
+
+def level(sigma: float) -> Tensor:
+    """(1,), as the coefficients take it."""
+    return torch.tensor([sigma], dtype=torch.float64)
+
+
+def timestep(sigma: float) -> float:
+    """Of v1's schedule, 0 .. 999, with this sigma or the nearest."""
+    return float(progress(level(sigma))) * len(SCHEDULE)

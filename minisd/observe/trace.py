@@ -292,10 +292,11 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
              "snapshots": snapshot_marks(len(trace))}[pictures]
     factor = sd.config.vae.downscale
     height, width = (side * factor for side in trace.latents.shape[-2:])
+    g = run.guidance_scale              # of a schedule, the scale of every step is kept
     about = {"prompt": run.prompts[0], "negative_prompt": run.negative_prompt,
-             "guidance_scale": run.guidance_scale, "steps": run.steps, "sampler": run.sampler,
-             "eta": run.eta, "seed": run.seeds[0], "height": height, "width": width,
-             "num_images": len(run.prompts),
+             "guidance_scale": [g(step.t) for step in trace] if callable(g) else g,
+             "steps": run.steps, "sampler": run.sampler, "eta": run.eta, "seed": run.seeds[0],
+             "height": height, "width": width, "num_images": len(run.prompts),
              "strength": None if run.image is None else run.strength,
              "task": ("text_to_image" if run.image is None else
                       "image_to_image" if run.mask is None else "inpaint"),

@@ -1,6 +1,5 @@
 """The masked diffusion transformer: patches, masks, positions, the start as identity, sizes."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,6 @@ from minisd.beyond.mdt import (
     draw_kept,
     patches,
     pictures,
-    power_cosine,
     waves,
 )
 
@@ -179,11 +177,3 @@ def test_bad_input_is_refused() -> None:
         replace(TINY, side=13)
     with pytest.raises(ValueError, match="mask_ratio"):
         replace(TINY, mask_ratio=(0.5, 0.3))
-
-
-def test_power_cosine_rises_late_from_one_to_the_scale() -> None:
-    steps = [power_cosine(3.8, i / 250) for i in range(251)]
-    assert steps[0] == 1 and steps[-1] == pytest.approx(3.8) and steps == sorted(steps)
-    assert power_cosine(3.8, 0.5) - 1 < 0.01 * 2.8
-    assert power_cosine(3.8, 0.6, power=1) == pytest.approx(1 + 2.8 * (1 - math.cos(0.6 * math.pi))
-                                                            / 2)
