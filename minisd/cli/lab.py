@@ -8,8 +8,6 @@ source files open. An installed package holds no notebooks.
 
 import importlib.util
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +25,7 @@ Whatever follows `--` goes on to JupyterLab:
 
 
 def run(argv: list[str]) -> int:
-    """Run JupyterLab until it ends; returns its exit status."""
+    """Run JupyterLab until it ends; returns the exit status."""
     parser = Parser("minisd lab", "Open JupyterLab on the notebooks with the right kernel.", EPILOG)
     parser.add_argument("--port", type=int, metavar="N",
                         help="of its web page; the next free one if it is taken (default: 8888)")
@@ -47,16 +45,17 @@ def run(argv: list[str]) -> int:
                            f"no {', no '.join(missing)}: run `{sys.executable} -m pip install "
                            f"{' '.join(missing)}`")
     from ipykernel.kernelspec import write_kernel_spec
+    from jupyterlab.labapp import LabApp
 
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
-               f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}"]
-    command += [f"--port={args.port}"] * (args.port is not None)
-    command += ["--no-browser"] * args.no_browser + ["--allow-root"] * is_root()
+    settings = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}"]
+    settings += [f"--port={args.port}"] * (args.port is not None)
+    settings += ["--no-browser"] * args.no_browser + ["--allow-root"] * is_root()
     with tempfile.TemporaryDirectory(prefix="minisd-lab-") as folder:
         write_kernel_spec(f"{folder}/kernels/python3", overrides={
             "display_name": "Python 3 (minisd)", "env": {"PYTHONPATH": before(ROOT, "PYTHONPATH")}})
-        environment = {**os.environ, "JUPYTER_PATH": before(folder, "JUPYTER_PATH")}
-        return wait_for([*command, *argv[cut + 1:]], environment)
+        os.environ["JUPYTER_PATH"] = before(folder, "JUPYTER_PATH")
+        LabApp.launch_instance([*settings, *argv[cut + 1:]])
+    return 0
 
 
 def is_root() -> bool:
@@ -67,19 +66,3 @@ def is_root() -> bool:
 def before(place: str | Path, variable: str) -> str:
     """A variable of the environment that lists folders, with one more in front of them."""
     return os.pathsep.join([str(place), *filter(None, [os.environ.get(variable)])])
-
-
-def wait_for(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end. Ctrl-C is its own business; what ends us ends it too.
-
-    Returns its exit status, 128 + n where signal n ended it, as a shell does.
-    """
-    process = subprocess.Popen(command, env=environment)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)   # JupyterLab asks what it should mean
-    end = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        status = process.wait()
-        return status if status >= 0 else 128 - status
-    finally:
-        signal.signal(signal.SIGINT, before)
-        signal.signal(signal.SIGTERM, end)

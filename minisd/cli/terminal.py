@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -75,36 +73,21 @@ def complain(text: str) -> None:
 
 @contextmanager
 def watching() -> Iterator[Callable[[SampleStep], None]]:
-    """Yields what is to see every step of a run.
+    """Yields what is to see every step of a run, and draws a bar of them on stderr.
 
-    It draws a bar on stderr, from the first step on, so that errors stand alone. Ctrl-C interrupts
-    at the next step if it did not at once: Python drops an exception that is raised in a destructor
-    or a weak reference's callback, and Ctrl-C with it if it comes just then.
+    It begins with the first step, so that errors before it stand alone.
     """
     bars: list[Any] = []
-    pressed: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.default_int_handler(number, frame)
 
     def see(step: SampleStep) -> None:
-        if pressed:
-            raise KeyboardInterrupt
         if not bars:
             from tqdm import tqdm
 
             bars.append(tqdm(total=step.total, unit="step", file=sys.stderr))
         bars[0].update()
 
-    ours = (threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-    if ours:
-        signal.signal(signal.SIGINT, note)
     try:
         yield see
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         for bar in bars:
             bar.close()

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterlab.labapp import LabApp
 
 import minisd
 from minisd.checkpoints import download, known, places, registry
@@ -150,32 +150,27 @@ def test_verify(tmp_path, capsys, refused):
 # lab
 
 @pytest.fixture
-def jupyter(monkeypatch) -> dict[str, Any]:
-    """What would have been run in place of JupyterLab."""
-    seen: dict[str, Any] = {}
-
-    def wait_for(command: list[str], environment: dict[str, str]) -> int:
-        seen.update(command=command, environment=environment)
-        return 3
-
-    monkeypatch.setattr(lab, "wait_for", wait_for)
+def jupyter(monkeypatch, tmp_path) -> list[Any]:
+    """What JupyterLab would have been started with: its arguments, and where it finds kernels."""
+    seen: list[Any] = []
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(LabApp, "launch_instance", lambda argv: seen.append(
+        (argv, os.environ["JUPYTER_PATH"].split(os.pathsep))))
     return seen
 
 
 def test_lab(jupyter, monkeypatch, tmp_path):
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lab, "is_root", lambda: True)
-    assert main(["lab", "--port", "9001", "--no-browser", "--", "--x", "--y=--"]) == 3
-    started = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
-               "--LabApp.default_url=/lab/tree/notebooks"]
-    assert jupyter["command"] == [
-        *started, "--port=9001", "--no-browser", "--allow-root", "--x", "--y=--"]
+    assert main(["lab", "--port", "9001", "--no-browser", "--", "--x", "--y=--"]) == 0
     monkeypatch.setattr(lab, "is_root", lambda: False)
-    assert main(["lab"]) == 3
-    assert jupyter["command"] == started
-    folder = jupyter["environment"]["JUPYTER_PATH"].split(os.pathsep)
-    assert folder[1:] == [str(tmp_path)] and not Path(folder[0]).exists()
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert main(["lab"]) == 0
+    started = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks"]
+    assert [argv for argv, _ in jupyter] == [
+        [*started, "--port=9001", "--no-browser", "--allow-root", "--x", "--y=--"], started]
+    for _, (folder, *others) in jupyter:
+        assert others == [str(tmp_path)] and not Path(folder).exists()
 
 
 def test_lab_says_what_is_missing(jupyter, monkeypatch, tmp_path, refused):
@@ -186,7 +181,7 @@ def test_lab_says_what_is_missing(jupyter, monkeypatch, tmp_path, refused):
     monkeypatch.setattr(lab, "NOTEBOOKS", tmp_path)
     assert "an installed minisd brings none, so run `python -m minisd lab` in a copy" in refused(
         "lab", status=1)
-    assert jupyter == {}
+    assert jupyter == []
 
 
 @pytest.mark.slow
@@ -204,7 +199,8 @@ def test_lab_in_earnest(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "minisd", "lab", "--port", str(port), "--no-browser", "--",
          "--ServerApp.token=secret", "--ServerApp.port_retries=0"],
-        cwd=tmp_path, env={**os.environ, **private, "JUPYTER_PREFER_ENV_PATH": "0"})
+        cwd=tmp_path, env={**os.environ, **private, "JUPYTER_PREFER_ENV_PATH": "0",
+                           "TMPDIR": str(tmp_path)})
 
     def get(path: str) -> dict[str, Any]:
         address = f"http://127.0.0.1:{port}{path}?token=secret"
@@ -224,23 +220,4 @@ def test_lab_in_earnest(tmp_path):
         assert get("/api/contents/minisd/unet.py")["type"] == "file"    # a notebook links to it
     finally:
         process.terminate()
-        process.wait(60)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_lab_leaves_ctrl_c_to_jupyter(tmp_path):
-    """And what ends us ends it: nothing is left running."""
-    child = ("import signal, sys, time\n"
-             "signal.signal(signal.SIGINT, lambda *_: print('asks', flush=True))\n"
-             "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-             "print('ready', flush=True)\n"
-             "while True: time.sleep(0.05)")
-    script = ("import os, sys; from minisd.cli import lab\n"
-              "sys.exit(lab.wait_for([sys.executable, '-c', sys.argv[1]], dict(os.environ)))")
-    process = subprocess.Popen([sys.executable, "-c", script, child], stdout=subprocess.PIPE,
-                               start_new_session=True, text=True)
-    assert process.stdout.readline() == "ready\n"
-    os.killpg(process.pid, signal.SIGINT)               # as a terminal does
-    assert process.stdout.readline() == "asks\n"
-    process.send_signal(signal.SIGTERM)                 # to us alone
-    assert process.wait(60) == 5
+        assert process.wait(60) == 0 and not list(tmp_path.glob("minisd-lab-*"))
