@@ -11,7 +11,6 @@ from typing import Any
 
 import ftfy
 import pytest
-import torch
 import v1_files
 
 import minisd
@@ -30,18 +29,7 @@ from minisd.checkpoints.vocabulary import (
 from minisd.config import V1
 from minisd.tokenizer import END, START
 
-TRUE_IDS = {        # of the original's tokenizer
-    "a photograph of an astronaut riding a horse": (320, 8853, 539, 550, 18376, 6765, 320, 4558),
-    "a photo of a cat": (320, 1125, 539, 320, 2368),
-    "hello world!": (3306, 1002, 256),
-    "(masterpiece:1.2), ((best quality))": (263, 12066, 281, 272, 269, 273, 2361, 13796, 949, 3027,
-                                            5167),
-    "a cat 😀": (320, 2368, 7334),
-    "一只猫": (19759, 222, 34517, 103, 163, 234, 360),
-    "a cat’s tail": (320, 2368, 568, 4132),
-    "": (),
-}
-TRICKY = [
+TRICKY = [          # their plain fellows: tests/book/test_tokenizer.py
     "it's DON'T we'LL they'Re", "a''t ''s 's", "a\u00a0b\u2003c\u200bd\x85e\x1cf", "&amp; &lt;",
     f"{END} a", f"a{START}b", "<|EndOfText|>", "ﬁ ½ Ⅷ ²³", "İI ı ß ẞ ǅ", "“curly” ‘quotes’",
     "Ａｂｃ", "#version: 0.2", "</w>", "a</w> b", "\n\n \t", "1234567 12.5", "don’t",
@@ -55,23 +43,6 @@ def tokenizer() -> ModelTokenizer:
     found = packaged_tokenizer()
     assert found is not None, "no package carries CLIP's vocabulary: install requirements-dev.txt"
     return found
-
-
-# The true ids
-
-@pytest.mark.parametrize("prompt", TRUE_IDS)
-def test_prompts_have_their_true_ids(tokenizer, prompt):
-    true = TRUE_IDS[prompt]
-    expected = (49406, *true, *[49407] * (76 - len(true)))
-    assert tokenizer.encode(prompt).ids == expected
-    assert torch.equal(tokenizer(prompt), torch.tensor([expected]))
-
-
-def test_the_vocabulary_has_clips_size_and_order(tokenizer):
-    assert len(tokenizer.vocab) == 49408 and sorted(tokenizer.vocab.values())[-1] == 49407
-    assert (tokenizer.start_id, tokenizer.end_id) == (49406, 49407)
-    known = {"!": 0, "!</w>": 256, "a</w>": 320, "in": 512, "th": 513, "cat</w>": 2368}
-    assert {token: tokenizer.vocab[token] for token in known} == known
 
 
 # Against transformers, which reads what ftfy has cleaned as the original reads the prompt itself
@@ -98,7 +69,7 @@ def test_tricky_texts_read_as_in_transformers(tokenizer, theirs, text):
     assert tokenizer.encode(text).ids == their_ids(theirs, text)
 
 
-def test_random_texts_read_as_in_transformers_and_come_back(tokenizer, theirs):
+def test_random_texts_read_as_in_transformers(tokenizer, theirs):
     """Up to 60 characters of any script that Python's Unicode knows, as it makes lower case."""
     rng, too_long = random.Random(0), 0
     for _ in range(RANDOM_TEXTS):
@@ -109,9 +80,6 @@ def test_random_texts_read_as_in_transformers_and_come_back(tokenizer, theirs):
         encoded = tokenizer.encode(text)
         assert encoded.ids == their_ids(theirs, text), ascii(text)
         too_long += bool(encoded.dropped)
-        if not encoded.dropped:
-            back, plain = tokenizer.decode(encoded.ids), cleaned(text)
-            assert "".join(back.split()) == "".join(plain.split()), ascii(text)
     assert 0.1 < too_long / RANDOM_TEXTS < 0.9      # both kinds were met
 
 
@@ -157,7 +125,7 @@ def test_the_published_files_give_the_same_tokenizer(tokenizer, tmp_path):
     assert hashlib.sha256((tmp_path / "merges.txt").read_bytes()).hexdigest() == file.sha256
     loaded = read_tokenizer(tmp_path)
     assert loaded.vocab == tokenizer.vocab and loaded.known_words is None
-    for text in [*TRUE_IDS, *TRICKY]:
+    for text in TRICKY:
         assert loaded.encode(text) == tokenizer.encode(text)
 
 
@@ -190,8 +158,7 @@ def test_a_taught_token_has_its_own_id(tokenizer, tmp_path, form):
 
 @pytest.mark.parametrize(("files", "said"), [
     ({"added_tokens": {"<cat-toy>": 50000}}, "its tokens are not numbered from 0 on, each once"),
-    ({"added_tokens": {"a</w>": 49408}}, "not numbered"),
-    ({"added_tokens": {"": 49408}}, "not numbered"), ({"added_tokens": [1]}, "it is damaged"),
+    ({"added_tokens": {"a</w>": 49408}}, "not numbered"), ({"added_tokens": [1]}, "it is damaged"),
     ({"tokenizer": {"added_tokens": [{"id": 1}]}}, "it is damaged, cut off, or no tokenizer"),
     ({"vocab": {"a": 0, END: 1}}, "it is damaged"), ({"vocab": None}, "it is damaged"),
     ({"vocab": {"\ud800": 0, START: 1, END: 2}}, "it is damaged")])
@@ -210,14 +177,12 @@ def test_a_missing_file_is_named(tokenizer, tmp_path, missing):
         read_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "data"), [
-    ("vocab.json", b"{"), ("merges.txt", b"gr\xf6\xdfer"), ("words.txt", b"\xff\xfea\0")])
-def test_files_that_are_no_text(tmp_path, name, data):
+def test_words_that_are_no_text(tmp_path):
     """What else is no text: test_untrusted.py."""
     for path in (SHIPPED / "tokenizer").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(Refused, match=str(tmp_path / name)):
+    (tmp_path / "words.txt").write_bytes(b"\xff\xfea\0")
+    with pytest.raises(Refused, match="words.txt: it is no text in UTF-8"):
         read_tokenizer(tmp_path)
 
 

@@ -5,22 +5,19 @@ from itertools import product
 
 import pytest
 import torch
-import torch.nn.functional as F
-from parity import relative_error, scramble
+from parity import relative_error
 from torch import Tensor, nn
 
 import minisd
-from minisd import attention, resblock, speed
+from minisd import speed
 from minisd.config import TOYWORLD
 from minisd.pipeline import StableDiffusion
 from minisd.speed import kernels
 
-# Of one layer: a few roundings of the dtype. float32 rounds at 6e-8, bfloat16 at 4e-3.
-ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
-# Through a network of about a hundred roundings one after the other, whose errors add like a
-# random walk: ten times as much.
-NETWORK = {dtype: 10 * rounding for dtype, rounding in ROUNDING.items()}
-each_dtype = pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+# float32 rounds at 6e-8 and bfloat16 at 4e-3; through a network there are about a hundred roundings
+# one after the other, whose errors add like a random walk.
+NETWORK = {torch.float32: 1e-5, torch.bfloat16: 1e-1}
+each_dtype = pytest.mark.parametrize("dtype", NETWORK, ids=str)
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -30,42 +27,6 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(kernels, "double", lambda x, conv: ran.append("double") or double(x, conv))
     monkeypatch.setattr(Tensor, "split", lambda x, size: ran.append("rows") or split(x, size))
     return ran
-
-
-# One layer
-
-@pytest.mark.parametrize(("shape", "in_rows"), [((2, 1024, 6), True), ((3, 700, 6), True),
-                                                ((1, 1024, 6), False)])
-@each_dtype
-def test_feed_forward_in_rows(monkeypatch, shape, in_rows, dtype) -> None:
-    layer = attention.FeedForward(shape[-1])
-    scramble(layer)
-    layer, x = layer.to(dtype), torch.randn(shape).to(dtype)
-    expected = layer(x)
-    ran = spied(monkeypatch)
-    fast = speed.accelerate(layer)(x)
-    assert ran == ["rows"] * in_rows
-    assert fast.dtype == dtype and relative_error(fast, expected) < ROUNDING[dtype]
-
-
-@pytest.mark.parametrize(("channels", "size", "wanted", "doubled"), [
-    (5, (37, 29), None, True), (7, (32, 33), (64, 66), True),
-    (5, (32, 32), (63, 64), False), (5, (31, 33), None, False), (4, (32, 32), None, False)])
-@pytest.mark.parametrize("batch", [1, 3])
-@each_dtype
-def test_large_maps_are_doubled_by_four_small_convolutions(monkeypatch, channels, size, wanted,
-                                                           doubled, batch, dtype) -> None:
-    """In float32, and whatever the batch, or a picture would differ alone and among others."""
-    monkeypatch.setattr(kernels, "MANY_CHANNELS", 5)
-    layer = resblock.Upsample(channels)
-    scramble(layer)
-    layer, x = layer.to(dtype), torch.randn(batch, channels, *size).to(dtype)
-    repeated = F.interpolate(x, size=wanted or (2 * size[0], 2 * size[1]), mode="nearest")
-    expected = F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1)
-    ran = spied(monkeypatch)
-    fast = speed.accelerate(layer)(x, wanted)
-    assert ran == ["double"] * (doubled and dtype == torch.float32)
-    assert fast.dtype == dtype and relative_error(fast, expected) < ROUNDING[dtype]
 
 
 # Every layer of a model
@@ -106,15 +67,18 @@ def test_a_tiny_model_and_toyworld_agree_within_rounding(sd, monkeypatch, dtype,
         assert speed.accelerate(model) is model
         assert classes != [type(m) for m in model.modules()]
         assert names == list(model.state_dict())
+        ran = spied(monkeypatch)
         for name, value in results(model).items():
             assert relative_error(value, expected[name]) < NETWORK[dtype], name
+        if low:
+            assert set(ran) == {"rows", *["double"] * (dtype == torch.float32)}
 
 
 def test_every_layer_that_has_a_faster_one_gets_it() -> None:
     """And the VAE's convolutions lie channels last, in bfloat16 the UNet's too."""
     with torch.device("meta"):
         blank = StableDiffusion(TOYWORLD)
-    for dtype in ROUNDING:
+    for dtype in NETWORK:
         sd = speed.accelerate(copy.deepcopy(blank).to(dtype).to_empty(device="cpu"))
         kinds = [type(module) for module in sd.modules()]
         for book, fast in speed.FAST.items():
