@@ -47,14 +47,6 @@ def test_renaming_our_own_names_changes_nothing(v1) -> None:
 
 # Whose file it is
 
-def test_a_whole_checkpoint(v1) -> None:
-    found = translate(ALL)
-    assert (found.layout, found.parts, found.averaged) == ("compvis", PARTS, False)
-    assert found.names.keys() == v1.state_dict().keys()
-    assert {ours: rename(theirs, "compvis") for ours, theirs in found.names.items()} == {
-        ours: ours for ours in found.names}
-
-
 def test_averages_are_taken_in_place_of_the_plain_weights() -> None:
     averages = {name: v1_files.averaged_name(name) for name in NAMES if name.startswith(UNET)}
     found = translate([*ALL, *averages.values()])

@@ -1,6 +1,5 @@
 """Painting from the command line: what it passes on, what it writes and says."""
 
-import json
 import os
 import re
 import subprocess
@@ -77,17 +76,6 @@ def test_the_tables_are_those_of_the_package():
     assert set(arguments.MODELS) == {"auto", TOYWORLD.name, *VERSIONS}
     asked = options.settings(options.parse(["x"])).keys()
     assert {*settings.LIMITS, "negative_prompt", "sampler", "image", "mask"} == asked
-
-
-def test_image_to_image_and_its_record(stub, photo):
-    assert main(["x", "--init-image", photo, "--strength", "0.5", "-o", "o.png"]) == 0
-    assert stub.run.strength == 0.5 and stub.run.image.mode == "RGB"
-    record = png.read_metadata("o.png")
-    assert record["strength"] == 0.5
-    assert record["init_image_sha256"] == pixel_sha256(to_rgb(photo))
-    assert re.fullmatch("[0-9a-f]{64}", record["init_image_sha256"])
-    assert "photo" not in json.dumps(record)
-    assert main(["x", "--init-image", photo]) == 0 and stub.run.strength == 0.75
 
 
 # What it writes and says
@@ -225,7 +213,7 @@ def test_inpainting_and_pasting(place, photo, mask, shipped):
     editing = [*FAST, "--init-image", photo, "--mask", mask]
     assert main([*editing, "-o", "free.png"]) == 0
     record = png.read_metadata("free.png")
-    assert record["strength"] == 1.0 and record["paste"] is False
+    assert record["strength"] == 1.0 and record["paste"] is False and photo not in str(record)
     assert record["mask_sha256"] == pixel_sha256(to_rgb(mask))
     again, = shipped.inpaint(FAST[0], photo, mask, **ASKED)
     assert (pixels("free.png") == np.asarray(again)).all()
