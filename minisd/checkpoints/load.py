@@ -14,10 +14,12 @@ from minisd.checkpoints.registry import LOADABLE, first, whole_model
 from minisd.checkpoints.untrusted import shown
 from minisd.checkpoints.vocabulary import no_vocabulary
 from minisd.config import TOYWORLD
+from minisd.observe.recording import ABOUT, Recorded, record
 from minisd.pipeline import StableDiffusion
 from minisd.speed import accelerate
 from minisd.tokenizer import warn
 
+RECORD = "MINISD_RECORD"        # in the environment: a folder that keeps what the networks return
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,8 +29,9 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
 
     model: "auto" (what $MINISD_MODEL names, else v1 weights found in weights/, else toyworld; see
     registry.py), "toyworld", "v1-1" ... "v1-5", or a path: a folder of this project or of
-    diffusers, or a .safetensors or .ckpt file (see sources.py). Of several that a name may stand
-    for the first that loads is taken, and a warning names those before it.
+    diffusers, a .safetensors or .ckpt file (see sources.py), or the recording of a model that was
+    loaded with $MINISD_RECORD set (see observe/recording.py). Of several that a name may stand for
+    the first that loads is taken, and a warning names those before it.
     parts: any of "text_encoder", "unet", "encoder" and "decoder", the last two the VAE's halves;
     only these are read and take memory. All if None.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "mps", ...
@@ -42,10 +45,14 @@ def load(model: str | Path = "auto", *, parts: Iterable[str] | None = None, devi
     chosen = _chosen(parts)
     target = choose_device(device)
     kind = choose_dtype(dtype, target)
-    sd = first(model, lambda place, others: _loaded(place, chosen, target, kind, words=others))
+    sd = first(model, lambda place, others: (
+        Recorded(place, None if dtype == "auto" else kind) if (place / ABOUT).is_file()
+        else _loaded(place, chosen, target, kind, words=others)))
     if sd.tokenizer is None and "text_encoder" in chosen:
         warn(f"{shown(sd.weights)} will read no prompt, {no_vocabulary(sd.config)}")
-    return accelerate(sd) if fast else sd
+    sd = accelerate(sd) if fast else sd
+    folder = os.environ.get(RECORD)
+    return record(sd, Path(folder), choose_dtype("auto", target)) if folder else sd
 
 
 def _loaded(place: Path, chosen: list[str], device: torch.device, dtype: torch.dtype, *,

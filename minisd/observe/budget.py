@@ -15,6 +15,7 @@ from functools import cache
 import torch
 
 from minisd.config import Config
+from minisd.observe.recording import Recorded
 from minisd.observe.summary import cost
 from minisd.pipeline import StableDiffusion
 
@@ -51,6 +52,8 @@ class Budget:
     def announce(self, steps: int, *, pictures: int = 1, guided: bool = True,
                  pixels: int | None = None) -> None:
         """Print how long so many runs will take, where that is longer than 20 seconds."""
+        if isinstance(self.sd, Recorded):
+            return
         step, decode = costs(self.sd.config, pixels)
         seconds = pictures * (steps * step * (1 + guided) + decode) / speed(self.sd)
         if seconds > SLOW:
