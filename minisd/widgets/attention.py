@@ -129,8 +129,9 @@ class Reader:
         heat, decoded = self.heat(run, index, at), run.pictures.get(index)
         picture = decoded or preview(self.sd, run.steps[index][0].x0)[0]
         kind = "decoded" if decoded else "a preview"
+        shown, how = (lit(picture, heat), "lit by the map") if heat.any() else (picture, "not lit")
         return View(sheet((SIDE, [
-            (lit(picture, heat), f"x0, step {index + 1}, {kind}, lit by the map"),
+            (shown, f"x0, step {index + 1}, {kind}, {how}"),
             (magnitude(heat), f"“{at['word']}”, brightest: {heat.max():.1%}")])),
             self._text(heat, at))
 

@@ -2,9 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
-from hands import ready, turn
+from hands import ready, tile, turn
 
 from minisd.observe.attention_maps import (
     attention_layers,
@@ -14,7 +15,8 @@ from minisd.observe.attention_maps import (
     word_maps,
 )
 from minisd.widgets import attention_explorer
-from minisd.widgets.attention import EVERY, MEAN, Reader
+from minisd.widgets.attention import EVERY, MEAN, SIDE, Reader
+from minisd.widgets.drawing import LABEL_HIGH
 
 PROMPT, STEPS, SEED = "a red car", 5, 3
 CAR = [3, 4, 5]     # c, a, r</w>
@@ -95,6 +97,8 @@ def test_a_word_of_weight_0_takes_nothing(explorer) -> None:
     text = turn(explorer, strength=0.0)
     assert text.startswith("“car” takes 0.00% of the attention, 0.00% in the cell")
     assert text.endswith("its weight is multiplied by 0.")
+    left = np.asarray(tile(explorer, 0, LABEL_HIGH, SIDE))
+    assert left.mean() > 60                                 # what is painted can still be seen
     assert float(re.findall(r"([\d.]+)%", turn(explorer, strength=2.0))[0]) > 0
 
 
