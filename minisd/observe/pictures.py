@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-
-from minisd.observe.png import save_png
 
 if TYPE_CHECKING:                   # a command that refuses its input need not wait for torch
     from torch import Tensor
@@ -36,13 +33,6 @@ def grid(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Ima
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
     return sheet
-
-
-def save_grid(path: str | Path, images: Tensor, columns: int) -> None:
-    """(b, 3, h, w), about [-1, 1] -> one PNG file."""
-    from minisd.images import to_pil
-
-    save_png(grid(to_pil(images), columns), path)
 
 
 def few_colours(image: Image.Image) -> Image.Image:

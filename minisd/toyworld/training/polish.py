@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from minisd.checkpoints import weights as checkpoint
-from minisd.diffusion import add_noise, ddim_coefficients, guide, take_step
+from minisd.diffusion import add_noise
 from minisd.observe.files import written_whole
-from minisd.observe.pictures import psnr
 from minisd.pipeline import StableDiffusion
+from minisd.samplers import SAMPLERS, Sampler, sample
+from minisd.settings import plan
 from minisd.toyworld import data
 from minisd.toyworld.captions import caption
 from minisd.toyworld.training import cache, loop
 from minisd.toyworld.training.recipe import Recipe
-from minisd.toyworld.training.vae import edge_error
+from minisd.toyworld.training.vae import Sheet, edge_error
 from minisd.vae import VAE
 
 STAGES = ("polish",)
-GUIDANCES, MOST_STEPS, FROM = (1.0, 3.0, 7.5), 3, (60, 360)     # of repaintings, drawn at random
+GUIDANCES, MOST_STEPS, STARTS = (1.0, 3.0, 7.5), 3, (60, 360)   # of repaintings, drawn at random
 NOISED, NOISE = 0.35, 0.2       # of the encoder's latents: the share with noise, its largest std
 
 
@@ -49,26 +50,22 @@ def repaint(sd: StableDiffusion, posteriors: Tensor, folder: Path, recipe: Recip
 
 def _repaint(sd: StableDiffusion, posteriors: Tensor, first: int, recipe: Recipe) -> Tensor:
     """One batch: scenes `first` and after, to one noise level and back."""
-    assert sd.tokenizer is not None
     g, rng = loop.generator(recipe.seed, first, 0), np.random.default_rng([recipe.seed, first])
     said = [caption(data.scene(first + i, seed=recipe.seed), rng) for i in range(len(posteriors))]
     scale = GUIDANCES[int(torch.randint(len(GUIDANCES), (), generator=g))]
     steps = int(torch.randint(1, MOST_STEPS + 1, (), generator=g))
-    start = int(torch.randint(*FROM, (), generator=g))
+    start = int(torch.randint(*STARTS, (), generator=g))
     mean, std = posteriors.float().unbind(1)
-    sample, noise = torch.randn(2, *mean.shape, generator=g)
-    x0 = (mean + std * sample) * sd.config.vae.scale_factor
+    drawn, noise = torch.randn(2, *mean.shape, generator=g)
+    x0 = (mean + std * drawn) * sd.config.vae.scale_factor
     times = [round(start * (1 - i / steps)) for i in range(steps)]
-    levels = [*map(sd.schedule.at, times), 1.0]
+    levels = (*map(sd.schedule.at, times), 1.0)
+    sampler = Sampler(SAMPLERS["ddim"], tuple(times), levels, eta=0.0, start_scale=1.0)
     x = add_noise(x0, noise, levels[0]).to(loop.device())
     with loop.autocast():
-        cond, uncond = (sd.text_encoder(sd.tokenizer(words).to(loop.device()))
-                        for words in (said, [""] * len(said)))
-        for t, level, after in zip(times, levels, levels[1:], strict=False):
-            now = torch.tensor(float(t), device=x.device)
-            eps = guide(sd.unet(x, now, uncond), sd.unet(x, now, cond), scale)
-            x = take_step(ddim_coefficients(level, after), x, eps.float())
-    return x.cpu()
+        predict = sd._predictor(plan(sd.config, said, {"guidance_scale": scale}))
+        *_, last = sample(sampler, predict, x, lambda: noise)
+    return last.x_prev.cpu()
 
 
 class Stage:
@@ -82,8 +79,7 @@ class Stage:
         self.vae, self.posteriors, self.repainted = vae, posteriors, repainted
         self.scale_factor, self.pictures = scale_factor, pictures
         self.part, self.edge_weight = recipe.polish, recipe.edge_weight
-        self.unseen = data.to_tensor(data.pictures(range(8), size=pictures.shape[1],
-                                                   split=data.UNSEEN, seed=recipe.seed))
+        self.sheet = Sheet(pictures.shape[1], recipe.seed)
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """L1, edges and squares between pictures and what their latents decode to."""
@@ -104,12 +100,6 @@ class Stage:
         l1, edges, mse = error.abs().mean(), edge_error(decoded, pictures), error.square().mean()
         return {"loss": l1 + self.edge_weight * edges + 4 * mse, "l1": l1, "edges": edges,
                 "mse": mse}
-
-    @torch.no_grad()
-    def sheet(self, path: Path, average: VAE) -> None:
-        """What is said of unseen scenes."""
-        decoded = average(self.unseen.to(loop.device())).float().cpu()
-        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
 
 
 def train(sd: StableDiffusion, recipe: Recipe, folder: Path, posteriors: Tensor, *,

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.config import Config
-from minisd.observe.pictures import psnr, save_grid
+from minisd.images import to_pil
+from minisd.observe.pictures import grid, psnr
+from minisd.observe.png import save_png
 from minisd.toyworld import data
 from minisd.toyworld.training import cache, loop
 from minisd.toyworld.training.recipe import Recipe
@@ -46,6 +48,20 @@ def edge_error(a: Tensor, b: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
+class Sheet:
+    """Draws unseen scenes over what comes back of them, and says how near that is."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.unseen = data.to_tensor(data.pictures(range(8), size=size, split=data.UNSEEN,
+                                                   seed=seed))
+
+    @torch.no_grad()
+    def __call__(self, path: Path, average: VAE) -> None:
+        decoded = average(self.unseen.to(loop.device())).float().cpu()
+        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
+        save_png(grid(to_pil(torch.cat([self.unseen, decoded])), len(self.unseen)), path)
+
+
 class Stage:
     """One of the two stages: both networks together, then the decoder alone."""
 
@@ -56,8 +72,7 @@ class Stage:
         self.part = getattr(recipe, name)
         self.images = cache.pictures(folder, recipe.scenes, size=config.image_size,
                                      seed=recipe.seed)
-        self.unseen = data.to_tensor(data.pictures(range(8), size=config.image_size,
-                                                   split=data.UNSEEN, seed=recipe.seed))
+        self.sheet = Sheet(config.image_size, recipe.seed)
         vae.requires_grad_(True)
         for part in (vae.encoder, vae.quant_conv):
             part.requires_grad_(name == "vae")
@@ -79,13 +94,6 @@ class Stage:
         kl = posterior.kl().to(crops).mean() / sample[0].numel()
         return {"loss": l1 + recipe.edge_weight * edges + recipe.kl_weight * kl, "l1": l1,
                 "edges": edges, "kl": kl, "psnr": quality}
-
-    @torch.no_grad()
-    def sheet(self, path: Path, average: VAE) -> None:
-        """Unseen scenes over what comes back of them."""
-        decoded = average(self.unseen.to(loop.device())).float().cpu()
-        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
-        save_grid(path, torch.cat([self.unseen, decoded]), columns=len(self.unseen))
 
 
 def train(config: Config, recipe: Recipe, folder: Path, *, minutes: float | None = None,
