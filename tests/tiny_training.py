@@ -90,34 +90,21 @@ def toy(folder: Path) -> loop.Fit:
     return loop.Fit("toy", model, TOY, loss, folder, seed=1)
 
 
-def run_toy(folder: Path, die_at: str) -> None:
-    """Train it, saving after every step, until the process ends at once.
-
-    die_at: the moment in one save, "unsaved", "half" of the file, "written" or "replaced".
-    """
+def run_toy(folder: Path) -> None:
+    """Train it, saving after every step, until the process ends at once in the midst of a save."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     plain()
     loop.CHECKPOINT_SECONDS = -1.0
-    fit, save, rename = toy(folder), torch.save, os.replace
-
-    def die(moment: str) -> None:
-        if fit.step == DYING_STEP and moment == die_at:
-            os._exit(9)
+    fit, save = toy(folder), torch.save
 
     def dying_save(state: object, path: Path) -> None:
-        die("unsaved")
         save(state, path)
-        if fit.step == DYING_STEP and die_at == "half":
+        if fit.step == DYING_STEP:
             os.truncate(path, path.stat().st_size // 2)
-        die("half")
+            os._exit(9)
 
-    def dying_rename(part: Path, target: Path) -> None:
-        die("written")
-        rename(part, target)
-        die("replaced")
-
-    torch.save, os.replace = dying_save, dying_rename
+    torch.save = dying_save
     fit.run()
 
 

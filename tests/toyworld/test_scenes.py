@@ -114,10 +114,10 @@ def test_pictures_are_deterministic_and_vary_with_the_seed():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_named_colour_dominates(kind):
     for i, colour in enumerate(COLOURS):
-        for seed, background in enumerate(VISIBLE_ON[colour]):
-            picture, covered = shown(alone(kind, colour, background, seed=seed))
-            counts = np.bincount(nearest_colours(picture[covered]), minlength=10)
-            assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
+        background = VISIBLE_ON[colour][i % len(VISIBLE_ON[colour])]
+        picture, covered = shown(alone(kind, colour, background, seed=i))
+        counts = np.bincount(nearest_colours(picture[covered]), minlength=10)
+        assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import minisd
 from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.config_file import read_own_config
 from minisd.toyworld import data, train
 from minisd.toyworld.scenes import KINDS
 from minisd.toyworld.training import cache, clip, crops, loop, polish, unet, vae
@@ -263,18 +264,14 @@ def test_checkpoints_of_earlier_versions_are_gone_on_from(tmp_path):
     assert_identical(state(tmp_path, "old"), state(tmp_path, "whole"))
 
 
-@pytest.mark.parametrize(("die_at", "left"), [("unsaved", -1), ("half", -1), ("written", -1),
-                                              ("replaced", 0)])
-def test_a_killed_run_leaves_a_whole_checkpoint_and_ends_with_the_same_weights(
-        tmp_path, die_at, left):
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["minisd.toyworld.training.loop"])
-    process = context.Process(target=tiny_training.run_toy, args=(tmp_path / "killed", die_at))
+def test_a_killed_run_leaves_a_whole_checkpoint_and_ends_with_the_same_weights(tmp_path):
+    """Killed while it saves; that a file has its name only when it is whole: observe/test_files."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=tiny_training.run_toy, args=(tmp_path / "killed",))
     process.start()
     process.join(600)
     assert process.exitcode == 9
-    assert state(tmp_path / "killed", "toy")["step"] == tiny_training.DYING_STEP + left
+    assert state(tmp_path / "killed", "toy")["step"] == tiny_training.DYING_STEP - 1
     for folder in ("killed", "whole"):
         tiny_training.toy(tmp_path / folder).run()
     assert_identical(state(tmp_path / "killed", "toy"), state(tmp_path / "whole", "toy"))
@@ -330,7 +327,7 @@ def test_one_part_goes_on_from_the_shipped_ones_and_is_all_that_is_exported(ship
     assert {path.stem for path in folder.glob("*.pt") if "latents" not in path.stem} == {"unet"}
     start, after = train.shipped("unet"), state(folder, "unet")["model"]
     assert 0 < relative_error(joined(after.values()), joined(start[name] for name in after)) < 0.05
-    assert checkpoint.read_config(folder) == tiny_training.config()
+    assert read_own_config(folder / "config.json") == tiny_training.config()
     assert train.main(["export", "--folder", str(folder), "--target", str(shipped)]) == 0
     changed = {name for name, content in before.items()
                if next(shipped.rglob(name)).read_bytes() != content}
@@ -427,11 +424,12 @@ def test_a_repainting_makes_the_passes_that_its_guidance_needs(tmp_path, monkeyp
                                                                passes):
     sd = minisd.StableDiffusion(tiny_training.config(), tiny_training.words())
     monkeypatch.setattr(polish, "GUIDANCES", (guidance,))
+    monkeypatch.setattr(polish, "MOST_STEPS", 1)
     rows, predict = [], sd.unet.forward
     sd.unet.forward = lambda x, *rest: rows.append(len(x)) or predict(x, *rest)
     found = polish.repaint(sd, torch.rand(4, 2, 5, 6, 6).half(), tmp_path,
                            replace(RECIPE, repainted=4))
-    assert len(found) == 4 and set(rows) == {4 * passes}
+    assert len(found) == 4 and sum(rows) == 4 * passes
 
 
 def test_a_polished_decoder_is_exported_without_a_unet(whole, shipped, tmp_path):
@@ -506,10 +504,6 @@ def test_close_ups_come_before_whole_scenes_and_sheets_are_painted_by_the_averag
         posteriors = torch.rand(10, 2, 5, 6, 6).half()
         small, whole = (unet.Stage(name, sd, posteriors, RECIPE) for name in unet.STAGES)
         assert {crop.side for crop in small.crops} == {3} and {c.side for c in whole.crops} == {6}
-        losses = [small.loss(loop.generator(0, 0, 0))["loss"]]
-        monkeypatch.setattr(loop, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
-        losses.append(small.loss(loop.generator(0, 0, 0))["loss"])
-        torch.testing.assert_close(*losses, rtol=0.05, atol=0)      # bfloat16 has 8 bits
         trained, average = sd.unet, loop.moving_average(sd.unet, 0.9).module
         with torch.no_grad():
             for p in trained.parameters():
