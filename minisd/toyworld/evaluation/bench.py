@@ -24,6 +24,7 @@ from minisd.observe.files import written_whole
 from minisd.pipeline import StableDiffusion
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
+from minisd.toyworld.evaluation import shapes
 from minisd.toyworld.evaluation.judge import Judge, Reading, agrees, in_words
 from minisd.toyworld.evaluation.rates import Rate, rate
 from minisd.toyworld.scenes import Scene
@@ -147,16 +148,18 @@ class Bench:
 
     def paint_and_judge(self, wanted: Sequence[Job], *, sampler: str, guidance: float
                         ) -> list[Row]:
-        """Rows of each picture: the judge's `answers`, what it `read`, its `features`."""
+        """Rows of each picture: the judge's `answers`, what it `read`, its `features`; `shape`."""
 
         def work(batch: Sequence[Job]) -> list[Row]:
-            images = as_tensor(self.paint(batch, guidance_scale=guidance, steps=self.steps,
-                                          sampler=sampler))
+            pictures = self.paint(batch, guidance_scale=guidance, steps=self.steps, sampler=sampler)
+            images = as_tensor(pictures)
             readings, features = self.judge.read(images.to(self.sd.device)), self.features(images)
             return [{"answers": answers(reading, job.scene), "read": in_words(reading),
-                     "features": [round(value, 5) for value in feature]}
-                    for job, reading, feature in zip(batch, readings, features.tolist(),
-                                                     strict=True)]
+                     "features": [round(value, 5) for value in feature],
+                     "shape": shapes.measure(np.asarray(picture), job.scene)
+                     if len(job.scene.things) == 1 else None}
+                    for job, picture, reading, feature in zip(batch, pictures, readings,
+                                                              features.tolist(), strict=True)]
 
         identity = self.identity(sampler=sampler, steps=self.steps, guidance=guidance)
         return self.finish("pictures", identity, wanted, work)

@@ -16,16 +16,19 @@ from minisd.images import to_pil
 from minisd.observe.pictures import psnr
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
-from minisd.toyworld.evaluation import bench
+from minisd.toyworld.evaluation import bench, shapes
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs, rates
 from minisd.toyworld.evaluation.judge import frechet_distance
-from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS
+from minisd.toyworld.evaluation.rates import rate
+from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
 from minisd.toyworld.training.recipe import RECIPE
 
 GUIDANCES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0)
 SCENES, PROMPTS, STAGE_PROMPTS, GUIDANCE_PROMPTS = 500, 500, 200, 300       # of each kind
 # Scenes for choosing the guidance scale, and drawn ones to compare with: apart from the test's.
 CHOOSING, REFERENCE, REFERENCES = 100_000, 200_000, 1000
+# In percent, of GenEval (Ghosh et al. 2023, table 2): any English; toyworld's words are few.
+SD_1_5 = {"one thing": 97, "two things": 38, "colours": 76, "position": 4, "colour attribution": 6}
 SHEET_SEEN, SHEET_HELD_OUT = 48, 16
 HEADER = 6                      # of them, in the README's picture
 
@@ -108,11 +111,19 @@ def measure_adherence(on: Bench) -> Section:
     rows = {name: [row for job, row in pairs if belongs(job)]
             for name, belongs in adherence_groups().items()}
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
+    marks = {"pairs seen": composition(rows["pairs seen in training"]),
+             "pairs held out": composition(rows["pairs held out"]), "SD v1.5": SD_1_5}
+    alone = [(job.scene, row["shape"]) for job, row in pairs if row["shape"]]
+    found = {"painted": [one for _, one in alone],
+             "drawn": [shapes.measure(draw(scene), scene) for scene, _ in alone]}
+    shape = {name: {what: float(np.mean([one[what] for one in several]))
+                    for what in ("outline", "spread")} for name, several in found.items() if alone}
     failures = [{**job.label, "read": row["read"],
                  "wrong": [name for name in ATTRIBUTES[:-1] if row["answers"][name] is False]}
                 for job, row in pairs if not row["answers"]["all"]]
     return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
-             "groups": groups, "failures": failures}, {"prompts": groups})
+             "groups": groups, "composition": marks, "shapes": shape, "failures": failures},
+            {"prompts": groups, "as GenEval": marks, "one thing": shape})
 
 
 def adherence_groups() -> dict[str, Callable[[Job], bool]]:
@@ -132,6 +143,15 @@ def adherence_groups() -> dict[str, Callable[[Job], bool]]:
             (thing.colour, thing.kind) in HELD_OUT_COLOURED for thing in job.scene.things),
         "  thing and thing": lambda job: held_out(job) and frozenset(
             thing.kind for thing in job.scene.things) in HELD_OUT_PAIRS}
+
+
+def composition(painted: Sequence[Row]) -> Row:
+    """The marks of GenEval, whose prompts name one thing or two, as far as they apply here."""
+    one, two = ([row["answers"] for row in painted if (row["answers"]["relation"] is None) == alone]
+                for alone in (True, False))
+    asked = (one, "things"), (two, "things"), (one, "colours"), (two, "relation"), (two, "colours")
+    return {mark: rate(answer[what] for answer in answers)
+            for mark, (answers, what) in zip(SD_1_5, asked, strict=True)}
 
 
 def measure_stages(on: Bench) -> Section:
