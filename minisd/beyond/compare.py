@@ -31,8 +31,8 @@ from minisd.toyworld.evaluation.rates import table
 from minisd.toyworld.scenes import is_held_out
 from minisd.toyworld.training.crops import Crop, close_ups
 
-STEPS, HELD_OUT_STEPS, GUIDANCE = (1, 2, 4, 8, 16, 25, 50), 25, 3.0
-PROMPTS, BATCH = 192, 64
+STEPS, HELD_OUT_STEPS, GUIDANCE = (1, 2, 4, 8, 25, 50), 25, 3.0
+PROMPTS, BATCH = 128, 64
 FRAME = 8           # pixels around a close-up, so that a thing is as large as the judge expects
 
 Row = dict[str, Any]
