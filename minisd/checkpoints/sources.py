@@ -146,15 +146,6 @@ def _unread(folder: Path, parts: Iterable[str]) -> str:
 # Its sizes. How many levels, layers and heads there are is v1's, whatever the widths: what is
 # missing must not look like a smaller model.
 
-def read_config(path: str | Path) -> Config:
-    """A model's sizes, without looking at its weights where a config.json tells them.
-
-    Raises FileNotFoundError or Refused.
-    """
-    own = Path(path) / "config.json"
-    return read_own_config(own) if own.is_file() else config_of(open_model(path))
-
-
 def config_of(source: Source) -> Config:
     """The sizes that a source has: written beside the weights, or read off its tensors.
 

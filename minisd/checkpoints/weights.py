@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minisd.checkpoints.config_file import write_config
 from minisd.checkpoints.formats import open_weights
-from minisd.checkpoints.sources import PARTS, Source, open_file, open_model, read_config, require
+from minisd.checkpoints.sources import PARTS, Source, open_file, open_model, require
 from minisd.checkpoints.untrusted import refusal, shown
 from minisd.clip import CLIPTextTransformer
 from minisd.observe.files import written_whole
@@ -23,7 +23,7 @@ from minisd.pipeline import StableDiffusion
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-__all__ = ["PARTS", "read_config", "write_config"]      # beside what is defined here
+__all__ = ["PARTS", "write_config"]      # beside what is defined here
 
 PART_OF = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 LISTED = 5                      # names shown of each kind of difference

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minisd.checkpoints import weights as checkpoint
+from minisd.checkpoints.config_file import read_own_config
 from minisd.checkpoints.places import SHIPPED
 from minisd.checkpoints.vocabulary import read_tokenizer
 from minisd.config import TOYWORLD, Config
@@ -117,7 +118,7 @@ def fit_polish(config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *
                minutes: float | None = None, from_shipped: bool = False) -> None:
     """Train the decoder on latents that the trained UNet repaints."""
     if (folder / "config.json").exists():
-        config = checkpoint.read_config(folder)
+        config = read_own_config(folder / "config.json")
     sd = StableDiffusion(config, words)
     sd.vae, towers, sd.unet = (trained(part, config, folder, from_shipped=from_shipped)
                                for part in ("vae", "clip", "unet"))
@@ -141,7 +142,7 @@ def export(folder: Path, target: Path) -> None:
     wanted = {*parts} - {"judge", "polish"}
     same_latents = not any((folder / f"{stage}.pt").exists() for stage in vae.STAGES)
     if wanted:
-        config = checkpoint.read_config(folder) if "unet" in parts else TOYWORLD
+        config = read_own_config(folder / "config.json") if "unet" in parts else TOYWORLD
         networks = {part: trained(part, config, folder) for part in
                     (wanted if wanted == {"vae"} and same_latents else {*wanted, "unet"})}
         if "clip" in parts:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from minisd.checkpoints.config_file import RANGES, checked, read_own_config, write_config
 from minisd.checkpoints.load import load
-from minisd.checkpoints.sources import read_config
+from minisd.checkpoints.sources import config_of, open_model
 from minisd.checkpoints.untrusted import Refused
 from minisd.config import TOYWORLD, V1, Config
 
@@ -19,7 +19,8 @@ from minisd.config import TOYWORLD, V1, Config
 def test_sizes_come_back(tiny, tmp_path) -> None:
     for config in (tiny, V1, TOYWORLD):
         write_config(tmp_path / "new" / "folder", config)
-        assert read_config(tmp_path / "new" / "folder") == checked(config) == config
+        written = tmp_path / "new" / "folder" / "config.json"
+        assert read_own_config(written) == checked(config) == config
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["config.json"]
 
 
@@ -79,7 +80,7 @@ def test_a_value_that_no_network_has(tmp_path, keys, value, said) -> None:
 def test_a_file_that_describes_no_model(tmp_path, text) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(Refused, match=r"config\.json: (it is damaged|\w+ is missing|all of it is)"):
-        read_config(tmp_path)
+        read_own_config(tmp_path / "config.json")
 
 
 # diffusers' files
@@ -114,7 +115,7 @@ def pipeline(tmp_path_factory) -> Path:
 
 def test_sizes_that_diffusers_wrote_down(pipeline) -> None:
     """What no shape shows: heads, groups, the scale of the latents, the schedule."""
-    config = read_config(pipeline)
+    config = config_of(open_model(pipeline))
     assert (config.text.heads, config.text.layers, config.text.max_length) == (3, 3, 33)
     assert (config.unet.heads, config.unet.groups, config.unet.attention) == (5, 5, (False, True))
     assert (config.vae.scale_factor, config.vae.groups, config.vae.downscale) == (0.3, 4, 2)
@@ -157,11 +158,11 @@ def test_a_damaged_file_of_diffusers_is_named(pipeline, tmp_path, text) -> None:
         (tmp_path / "unet" / path.name).symlink_to(path)
     (tmp_path / "unet" / "config.json").write_text(text)
     with pytest.raises(Refused, match=r"unet/config\.json: it is damaged"):
-        read_config(tmp_path)
+        config_of(open_model(tmp_path))
 
 
 def test_another_samplers_schedule_is_replaced_aloud(tmp_path) -> None:
     saved_pipeline(tmp_path, beta_schedule="linear")
     with pytest.warns(UserWarning, match="v1's noise schedule is used in place .* 'linear'") as w:
-        assert read_config(tmp_path).schedule == V1.schedule
+        assert config_of(open_model(tmp_path)).schedule == V1.schedule
     assert w[0].filename == __file__

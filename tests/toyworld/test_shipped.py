@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import minisd
+from minisd.checkpoints.config_file import read_own_config
 from minisd.checkpoints.places import SHIPPED
-from minisd.checkpoints.weights import read_config
 from minisd.config import TOYWORLD
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
@@ -19,7 +19,7 @@ def sd() -> minisd.StableDiffusion:
 
 
 def test_it_is_the_preset_and_small() -> None:
-    assert read_config(SHIPPED) == TOYWORLD
+    assert read_own_config(SHIPPED / "config.json") == TOYWORLD
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*.safetensors")) < 40e6
 
 
