@@ -49,13 +49,17 @@ class Budget:
         step, _ = costs(self.sd.config, None)
         return min(own, 256) if step > self.tera / 100 else own
 
-    def announce(self, steps: int, *, pictures: int = 1, guided: bool = True,
-                 pixels: int | None = None) -> None:
-        """Print how long so many runs will take, where that is longer than 20 seconds."""
+    def announce(self, steps: int, *, pictures: int = 1, decoded: int | None = None,
+                 guided: bool = True, pixels: int | None = None) -> None:
+        """Print how long so many runs will take, where that is longer than 20 seconds.
+
+        decoded: pictures that are decoded, of all runs; None: the result of each.
+        """
         if isinstance(self.sd, Recorded):
             return
         step, decode = costs(self.sd.config, pixels)
-        seconds = pictures * (steps * step * (1 + guided) + decode) / speed(self.sd)
+        decoded = pictures if decoded is None else decoded
+        seconds = (pictures * steps * step * (1 + guided) + decoded * decode) / speed(self.sd)
         if seconds > SLOW:
             print(f"This cell computes for about {seconds:.0f} s on this machine. Fewer steps, or "
                   f"MINISD_MODEL=toyworld, make it shorter.")

@@ -8,26 +8,40 @@ To run notebooks and store them with their outputs:
 The ordinary tests run the first one; the slow ones run all, and run them on a model of v1's shape.
 """
 
+import base64
+import html
+import math
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, SlidesExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
+from traitlets.config.loader import PyFileConfigLoader
 
 from minisd.checkpoints.places import SHIPPED as TOYWORLD
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SOLUTIONS = sorted(f"solutions/{path.stem}" for path in (FOLDER / "solutions").glob("*.ipynb"))
+CONFIG = "jupyter_nbconvert_config.py"
 MODEL = os.environ.get("MINISD_MODEL", "toyworld")
 SHIPPED = (TOYWORLD / "unet.safetensors").is_file()
+
+SLIDE_LINES, SLIDE_LETTERS, SLIDE_LINE = 26, 100, 25     # on a slide of 1300 x 732; pixels of one
+LONGEST_CODE = 24               # lines that can be read from afar
+LONGEST_WITH_PICTURE = 10       # above a picture; longer code is left out, see the config there
+TEST_CELL = {"schema_version": 3, "cell_type": "code", "points": 1, "grade": True, "locked": True,
+             "solution": False, "task": False}
 
 MEGABYTE = 1_000_000
 CELL_SECONDS = 1500            # for one cell on a busy machine
@@ -69,12 +83,57 @@ def store(name: str) -> None:
     notebook = read(name)
     execute(notebook)
     notebook.metadata = METADATA            # above all, without `widgets`
-    for cell in notebook.cells:
-        cell.metadata = {}
+    for cell, metadata in zip(notebook.cells, metadata_of(notebook), strict=True):
+        cell.metadata = metadata
     path = FOLDER / f"{name}.ipynb"
     part = path.with_name(f".{path.stem}.part")
     nbformat.write(notebook, part)
     part.replace(path)
+
+
+def metadata_of(notebook: NotebookNode) -> list[dict]:
+    """What a cell's metadata say, of the cell's own text: its place on slides, and its points.
+
+    `# ` and `## ` begin a slide; where more would not fit on it the next cell begins another below.
+    Code that is too long to be read from afar is skipped, unless it makes a picture. The check of
+    an exercise is an nbgrader test. What somebody chose by hand (slideshow) stays.
+    """
+    found, lines = [], 0
+    for cell in notebook.cells:
+        height, code = lines_on_a_slide(cell), cell.cell_type == "code"
+        pictures = code and any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if not code and re.match("##? ", cell.source):
+            kind, lines = "slide", height
+        elif code and cell.source.count("\n") >= LONGEST_CODE and not pictures:
+            kind = "skip"
+        elif lines + height > SLIDE_LINES:
+            kind, lines = "subslide", height
+        else:
+            kind, lines = "-", lines + height
+        metadata = {"slideshow": cell.metadata.get("slideshow", {"slide_type": kind})}
+        if check := re.fullmatch(r"(?:exercises\.)?(check_\w+)\(\w+\)", cell.source):
+            metadata["nbgrader"] = {**TEST_CELL, "grade_id": check[1]}
+        found.append(metadata)
+    return found
+
+
+def lines_on_a_slide(cell: NotebookNode) -> float:
+    """About how many lines of code are as high as a cell and its outputs."""
+    if cell.cell_type == "markdown":
+        return sum(math.ceil(len(line) / SLIDE_LETTERS) + (2 if line[0] == "#" else 0.8)
+                   for line in cell.source.splitlines() if line.strip())
+    pictures = any("image/png" in output.get("data", {}) for output in cell.outputs)
+    lines = cell.source.count("\n") + 1
+    high = 1.0 if pictures and lines > LONGEST_WITH_PICTURE else 1.0 + lines
+    for output in cell.outputs:
+        if "image/png" in output.get("data", {}):
+            head = base64.b64decode(output.data["image/png"][:64])      # width and height: PNG's
+            wide, tall = struct.unpack(">II", head[16:24])              # bytes 16 to 24
+            shown = output.metadata.get("image/png", {}).get("width", wide)
+            high += tall * shown / wide / SLIDE_LINE
+        else:
+            high += sum(1 + len(line) // SLIDE_LETTERS for line in words(output).splitlines())
+    return high
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -142,6 +201,7 @@ def test_it_is_stored_as_a_clean_run_left_it(name: str) -> None:
     assert counts == list(range(1, len(counts) + 1)), "run and store it: see this file's head"
     assert (FOLDER / f"{name}.ipynb").stat().st_size <= MEGABYTE
     assert notebook.metadata == METADATA
+    assert [cell.metadata for cell in notebook.cells] == metadata_of(notebook)
     inspect_outputs(notebook)
 
 
@@ -156,6 +216,8 @@ def inspect_outputs(notebook: NotebookNode) -> None:
             assert " object at 0x" not in words(output)
             if VIEW in output.get("data", {}):
                 assert "image/png" in output.data, f"no still picture beside {cell.source}"
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("image/png", {}).get("alt"), f"no alt: {cell.source}"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -165,6 +227,37 @@ def test_as_a_web_page_it_shows_every_picture(name: str) -> None:
                    for cell in code_cells(notebook) for output in cell.outputs)
     page, _ = HTMLExporter().from_notebook_node(notebook)
     assert page.count("<img") == pictures and VIEW not in page
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS[:1])
+def test_as_slides_it_has_sections_whole_lines_and_described_pictures(name: str) -> None:
+    """With the folder's configuration, as nbconvert finds it there."""
+    config, notebook = PyFileConfigLoader(CONFIG, str(FOLDER)).load_config(), read(name)
+    page, _ = SlidesExporter(config=config).from_notebook_node(read(name))
+    kinds = Counter(cell.metadata.slideshow.slide_type for cell in notebook.cells)
+    assert page.count("<section") == 2 * kinds["slide"] + kinds["subslide"] >= 20
+    described = re.findall('<img alt="([^"]+)"', page)
+    assert len(described) == page.count("<img") >= 5 and "No description" not in described
+    for cell in code_cells(notebook):
+        shown = cell.source.splitlines()[0] in html.unescape(re.sub("<[^>]+>", "", page))
+        long = cell.source.count("\n") >= LONGEST_WITH_PICTURE and any(
+            "image/png" in output.get("data", {}) for output in cell.outputs)
+        assert shown != (long or cell.metadata.slideshow.slide_type == "skip"), cell.source
+
+
+def test_slides_begin_at_headings_and_have_no_more_than_fits() -> None:
+    def cell(source: str, **about: object) -> NotebookNode:
+        kind = new_code_cell if about.pop("code", False) else new_markdown_cell
+        return kind(source, **about)
+
+    cells = [cell("# A"), cell("text"), cell("x = 1\n" * 12 + "x", code=True),
+             cell("x = 1\n" * 12 + "x", code=True), cell("# minisd/x.py\n" * 24 + "x", code=True),
+             cell("## B"), cell("check_a(my_a)", code=True),
+             cell("c", metadata={"slideshow": {"slide_type": "notes"}})]
+    found = metadata_of(nbformat.v4.new_notebook(cells=cells))
+    assert [each["slideshow"]["slide_type"] for each in found] == [
+        "slide", "-", "-", "subslide", "skip", "slide", "-", "notes"]
+    assert [each["nbgrader"]["grade_id"] for each in found if "nbgrader" in each] == ["check_a"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
