@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TINY
@@ -24,8 +22,8 @@ from minisd.toyworld.captions import vocabulary
 from minisd.toyworld.evaluation import bench, rates, results, sections
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, Bench, Job, Row, jobs
 from minisd.toyworld.evaluation.judge import Judge, Reading, Seen
-from minisd.toyworld.evaluation.rates import Z_95, rate, wilson_interval
-from minisd.toyworld.training import loop, tokenizer
+from minisd.toyworld.evaluation.rates import rate, wilson_interval
+from minisd.toyworld.training import tokenizer
 
 # Rates
 
@@ -35,13 +33,6 @@ from minisd.toyworld.training import loop, tokenizer
 def test_wilson_gives_published_intervals(right: int, of: int, low: float, high: float) -> None:
     """Newcombe 1998, table I, method 3; the last by symmetry with 0 of 29."""
     assert wilson_interval(right, of) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_the_bounds_are_the_shares_just_compatible_with_the_count() -> None:
-    assert wilson_interval(0, 0) == (0, 1)
-    for right in range(1, 7):
-        for p in wilson_interval(right, 7):
-            assert abs(right / 7 - p) == pytest.approx(Z_95 * math.sqrt(p * (1 - p) / 7))
 
 
 def test_no_answer_does_not_count_and_tables_show_rates_and_numbers() -> None:
@@ -98,23 +89,6 @@ def counting(log: list[int], stop_after: int = 10**6) -> Callable[[Sequence[Job]
     return work
 
 
-def test_pictures_and_judgements_are_those_of_each_prompt_alone(on: Bench, tmp_path: Path) -> None:
-    """Features are rounded to 5 digits in the rows."""
-    wanted, found = jobs("seen", 3, first=7), []
-    for size in (1, 3):
-        other = replace(on, batch=size, folder=tmp_path / str(size))
-        rows = other.paint_and_judge(wanted, sampler="ddim", guidance=2.0)
-        assert [row["shape"] is None for row in rows] == [
-            len(job.scene.things) == 2 for job in wanted]
-        found.append(np.array([row["features"] for row in rows]))
-    assert np.abs(found[0] - found[1]).max() < 1e-4
-    assert np.abs(found[0][0] - found[0][1]).max() > 1e-3       # of different pictures, they differ
-    settings = {"guidance_scale": 2.0, "steps": 5}
-    alone, = on.sd.text_to_image(wanted[2].prompt, seed=9, **settings)
-    difference = np.abs(np.asarray(on.paint(wanted, **settings)[2], int) - np.asarray(alone, int))
-    assert difference.max() <= 1 < np.asarray(alone).std()      # of 255: a rounding
-
-
 def test_a_killed_evaluation_loses_at_most_one_batch(on: Bench) -> None:
     identity, wanted, done, again = on.identity(), jobs("seen", 7), [], []
     with pytest.raises(KeyboardInterrupt):
@@ -140,20 +114,6 @@ def test_rows_of_other_weights_settings_or_prompts_are_never_taken(on: Bench, mo
     log = []
     on.finish("rows", on.identity(), jobs("seen", 3), counting(log))
     assert log == [0, 1, 2]
-
-
-def test_two_processes_do_half_each_and_get_the_same(on: Bench, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "world_size", lambda: 2)
-    wanted, logs = jobs("seen", 5) + jobs("held_out", 2), ([], [])
-    for rank in (1, 0):
-        monkeypatch.setattr(loop, "rank", lambda rank=rank: rank)
-        if rank == 1:
-            with pytest.raises(FileNotFoundError):      # alone, it misses the other one's
-                on.finish("rows", on.identity(), wanted, counting(logs[rank]))
-        else:
-            rows = on.finish("rows", on.identity(), wanted, counting(logs[rank]))
-    assert logs == ([0, 1, 4, 0], [2, 3, 1])
-    assert [row["value"] for row in rows] == [0, 10, 20, 30, 40, 0, 10]
 
 
 def test_a_scene_without_relation_gives_no_answer_about_it() -> None:
@@ -199,11 +159,10 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
         assert all(row["frechet"] > 0 and row["paired"] > 0 for row in rows)
     assert summary["vae"]["seen"]["paired"] > 0
     assert summary["adherence"]["guidance"] == guidance["best"]
-    assert summary["adherence"]["shapes"]["drawn"]["outline"] < 0.1
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out
-    for words in ("psnr_mean", "best ", "pairs held out", "SD v1.5", "outline", "right "):
+    for words in ("psnr_mean", "best ", "pairs held out", "right "):
         assert words in printed
     monkeypatch.setattr(Bench, "paint", None)       # everything is on disk: nothing is painted
     assert run(model, tmp_path, "guidance", "--prompts", "5", "--samplers", "ddim",
@@ -237,7 +196,7 @@ def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeyp
                 answers.update(colours=False, relation=False, all=False)
             if job.scene.relation is None:
                 answers["relation"] = None
-            rows.append({**job.label, "answers": answers, "read": "nothing", "shape": None})
+            rows.append({**job.label, "answers": answers, "read": "nothing"})
         return rows
 
     monkeypatch.setattr(Bench, "paint_and_judge", judged)
@@ -249,9 +208,6 @@ def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeyp
     assert (held["all"]["right"], held["colours"]["right"], held["things"]["right"]) == (0, 0, 40)
     parts = [found["groups"][f"  {name}"]["n"] for name in ("colour and thing", "thing and thing")]
     assert min(parts) > 0 and sum(parts) >= 40          # a scene may hold both
-    marks = found["composition"]
-    assert [mark["of"] for mark in marks["pairs seen"].values()] == [one, two, one, two, two]
-    assert [mark["share"] for mark in marks["pairs held out"].values()] == [1, 1, 0, 0, 0]
     assert len(found["failures"]) == 40 and found["failures"][0]["wrong"][0] == "colours"
 
 
