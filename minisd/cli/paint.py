@@ -1,14 +1,16 @@
 """A prompt, and maybe a picture, to PNG files: what the command line does without a subcommand."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from tqdm import tqdm
 
 from minisd.cli import memory, options
-from minisd.cli.terminal import complain, say, watching
+from minisd.cli.terminal import complain, say
 from minisd.observe import png, reading
 from minisd.settings import Run, RunSettings, plan
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
 
+DELAY = 0.001                   # seconds: a bar begins with the first step, not before an error
 OF_THE_RECORD = ("negative_prompt", "guidance_scale", "steps", "sampler", "eta")
 
 
@@ -58,16 +61,17 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
             raise ValueError(f"{none}: there is nothing to record, take a larger strength")
         complain(f"note: {none}: the picture is only encoded and decoded")
     memory.check(sd, run)
+    bar = tqdm(total=run.steps_to_run, unit="step", file=sys.stderr, delay=DELAY)
 
     def on_step(step: "SampleStep") -> None:
-        see(step)
+        bar.update()
         for i, picture in enumerate(sd.decode(step.x0) if args.steps_dir is not None else ()):
             number = f"-{i + 1}" if len(step.x0) > 1 else ""
             png.save_png(picture, args.steps_dir / f"{step.index:03d}{number}.png")
 
     asked = {**asked, "seed": run.seeds, "on_step": on_step}
     try:
-        with watching() as see:
+        with bar:
             trace = sd.trace(args.prompt, pictures="none", **asked) if recorded else None
             pictures = (sd.text_to_image(args.prompt, **asked) if trace is None else
                         sd.decode(trace.latents))

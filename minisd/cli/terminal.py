@@ -8,14 +8,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO
 
 from minisd.checkpoints.untrusted import shown
-
-if TYPE_CHECKING:
-    from minisd.samplers import SampleStep
 
 LONGEST = 2000                  # characters of one complaint
 SECRET = re.compile(r"(?<=//)[^/@\s]+(?=@)|\bhf_[A-Za-z0-9]{12,}")  # user:password@, a hub's token
@@ -69,25 +65,3 @@ def complain(text: str) -> None:
         sys.modules["tqdm"].tqdm.write(line, file=sys.stderr, end="")
     else:
         sys.stderr.write(line)
-
-
-@contextmanager
-def watching() -> Iterator[Callable[[SampleStep], None]]:
-    """Yields what is to see every step of a run, and draws a bar of them on stderr.
-
-    It begins with the first step, so that errors before it stand alone.
-    """
-    bars: list[Any] = []
-
-    def see(step: SampleStep) -> None:
-        if not bars:
-            from tqdm import tqdm
-
-            bars.append(tqdm(total=step.total, unit="step", file=sys.stderr))
-        bars[0].update()
-
-    try:
-        yield see
-    finally:
-        for bar in bars:
-            bar.close()
