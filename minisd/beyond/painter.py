@@ -127,16 +127,16 @@ class Painter(StableDiffusion):
         predict = self._predictor(run)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            nonlocal now
+            nonlocal now                # the level, for the guidance
             now, c = sigma, self.objective.coefficients(level(sigma))
             return c.x0(x, predict(float(c.input) * x, EMBEDDED * float(c.noise)).eps)
 
         for i, step in enumerate(solve(denoise, x, sigmas, heun=run.sampler == "heun")):
-            now, after = (1 / (1 + sigma ** 2) for sigma in (step.sigma, step.sigma_next))
-            yield SampleStep(i, run.steps, timestep(step.sigma), step.x * now ** 0.5,
+            alpha_bar, alpha_bar_next = (1 / (1 + s ** 2) for s in (step.sigma, step.sigma_next))
+            yield SampleStep(i, run.steps, timestep(step.sigma), step.x * alpha_bar ** 0.5,
                              (step.x - step.x0) / step.sigma, None, None, step.x0,
-                             step.x_next * after ** 0.5, ddim_coefficients(now, after),
-                             step.evaluations)
+                             step.x_next * alpha_bar_next ** 0.5,
+                             ddim_coefficients(alpha_bar, alpha_bar_next), step.evaluations)
 
 
 def level(sigma: float) -> Tensor:

@@ -26,6 +26,7 @@ CHECKS = {
     "model_card": "samples_seen carbon",
     "flow_matching": "flow_x0 why_bent",
     "pfgmpp": "kernel_weights",
+    "mdt": "adaln put_back why_no_mask_tokens",
     "comparison": "gap why_not_comparable",
 }
 HOMES = {f"check_{check}": file for file, checks in CHECKS.items() for check in checks.split()}

@@ -1,11 +1,15 @@
 """The masked diffusion transformer: patches, masks, positions, the start as identity, sizes."""
 
+import ast
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from minisd.beyond import mdt
 from minisd.beyond.mdt import (
     MDT,
     Block,
@@ -17,6 +21,7 @@ from minisd.beyond.mdt import (
     waves,
 )
 
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "20_masked_diffusion_transformer.ipynb"
 TINY = MDTConfig(side=12, context_dim=10, width=24, heads=3, encoder_blocks=2, decoder_blocks=1,
                  latent_channels=5)
 
@@ -177,3 +182,26 @@ def test_bad_input_is_refused() -> None:
         replace(TINY, side=13)
     with pytest.raises(ValueError, match="mask_ratio"):
         replace(TINY, mask_ratio=(0.5, 0.3))
+
+
+def definitions(source: str) -> dict[str, str]:
+    """Classes and functions by name, without docstrings and comments."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(inner):
+                    del inner.body[0]
+            found[node.name] = ast.unparse(node)
+    return found
+
+
+def test_the_notebook_builds_the_packages_own_code() -> None:
+    sources = ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"]]
+    built: dict[str, str] = {}
+    for source in sources:
+        if source.startswith("# minisd/beyond/mdt.py\n"):
+            built |= definitions(source)
+    package = definitions(Path(mdt.__file__).read_text())
+    assert built == {name: code for name, code in package.items()
+                     if name not in ("MDTConfig", "check")}
