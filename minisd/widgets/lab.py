@@ -53,8 +53,8 @@ class GuidanceLab(Explorer):
         self.sd, self.scales, self.strips = sd, scales, Memory(sd, KEPT)
         self.judge, self.measured, self.prompts = about_toyworld(sd)
         self.high = STRIP + HIGH * bool(self.measured)
-        self.history = knobs.choice("Go back to", [("now", None)])
-        self.history.observe(lambda change: self._turn(**dict(change.new or ())), "value")
+        self.history = knobs.choice("Go back to", [("now", ())])
+        self.history.observe(lambda change: self._turn(**dict(change.new)), "value")
         cells = sd.config.image_size // sd.config.vae.downscale
         own = min(scales, key=lambda g: abs(g - sd.config.guidance_scale))
         board = {
@@ -124,8 +124,8 @@ class GuidanceLab(Explorer):
         paper = Image.new("RGB", (WIDE, self.high + GAP + below.height), PAPER)
         paper.paste(self._strip(pictures, said, g), (0, 0))
         paper.paste(below, (0, self.high + GAP))
-        lines = [f"Guidance {scale:g}: the judge reads {said[scale][0]}. {said[scale][1]}".strip()
-                 for scale in dict.fromkeys((1.0, g)) if said.get(scale, ("", ""))[0]]
+        lines = [f"Guidance {scale:g}: the judge reads {', which is '.join(filter(None, found))}."
+                 for scale in dict.fromkeys((1.0, g)) if any(found := said.get(scale, ("", "")))]
         if g in said:
             values = np.asarray(pictures[g])
             lines.append(f"Guidance {g:g}: contrast {values.std():.0f} of 255; "
