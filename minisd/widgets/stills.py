@@ -84,7 +84,7 @@ def _knob(pen: ImageDraw.ImageDraw, knob: ipywidgets.Widget, value: Any, left: i
         return top + ROW
     write(start - 8, knob.description, NAMES, anchor="rm")
     if isinstance(knob, ipywidgets.ToggleButtons):
-        x = start
+        x: float = start
         for name in names:
             long = pen.textlength(name, typeface(name, LETTERS)) + 16
             if x > start and x + long > end:
