@@ -159,10 +159,11 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
         assert all(row["frechet"] > 0 and row["paired"] > 0 for row in rows)
     assert summary["vae"]["seen"]["paired"] > 0
     assert summary["adherence"]["guidance"] == guidance["best"]
+    assert summary["adherence"]["shapes"]["drawn"]["outline"] < 0.1
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out
-    for words in ("psnr_mean", "best ", "pairs held out", "right "):
+    for words in ("psnr_mean", "best ", "pairs held out", "SD v1.5", "outline", "right "):
         assert words in printed
     monkeypatch.setattr(Bench, "paint", None)       # everything is on disk: nothing is painted
     assert run(model, tmp_path, "guidance", "--prompts", "5", "--samplers", "ddim",
@@ -196,7 +197,7 @@ def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeyp
                 answers.update(colours=False, relation=False, all=False)
             if job.scene.relation is None:
                 answers["relation"] = None
-            rows.append({**job.label, "answers": answers, "read": "nothing"})
+            rows.append({**job.label, "answers": answers, "read": "nothing", "shape": None})
         return rows
 
     monkeypatch.setattr(Bench, "paint_and_judge", judged)
@@ -208,6 +209,9 @@ def test_adherence_counts_what_the_judge_answers(small, model, tmp_path, monkeyp
     assert (held["all"]["right"], held["colours"]["right"], held["things"]["right"]) == (0, 0, 40)
     parts = [found["groups"][f"  {name}"]["n"] for name in ("colour and thing", "thing and thing")]
     assert min(parts) > 0 and sum(parts) >= 40          # a scene may hold both
+    marks = found["composition"]
+    assert [mark["of"] for mark in marks["pairs seen"].values()] == [one, two, one, two, two]
+    assert [mark["share"] for mark in marks["pairs held out"].values()] == [1, 1, 0, 0, 0]
     assert len(found["failures"]) == 40 and found["failures"][0]["wrong"][0] == "colours"
 
 
