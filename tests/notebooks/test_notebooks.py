@@ -33,7 +33,7 @@ from minisd.checkpoints.places import SHIPPED as TOYWORLD
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SOLUTIONS = sorted(f"solutions/{path.stem}" for path in (FOLDER / "solutions").glob("*.ipynb"))
-CONFIG = "jupyter_nbconvert_config.py"
+CONFIG = "slides_config.py"
 MODEL = os.environ.get("MINISD_MODEL", "toyworld")
 SHIPPED = (TOYWORLD / "unet.safetensors").is_file()
 
@@ -231,7 +231,7 @@ def test_as_a_web_page_it_shows_every_picture(name: str) -> None:
 
 @pytest.mark.parametrize("name", NOTEBOOKS[:1])
 def test_as_slides_it_has_sections_whole_lines_and_described_pictures(name: str) -> None:
-    """With the folder's configuration, as nbconvert finds it there."""
+    """With the folder's configuration."""
     config, notebook = PyFileConfigLoader(CONFIG, str(FOLDER)).load_config(), read(name)
     page, _ = SlidesExporter(config=config).from_notebook_node(read(name))
     kinds = Counter(cell.metadata.slideshow.slide_type for cell in notebook.cells)

@@ -1,4 +1,6 @@
-"""How `jupyter nbconvert --to slides` and `--to html`, run in this folder, make pages.
+"""How nbconvert makes slides of the notebooks, and pages.
+
+    jupyter nbconvert --to slides --config slides_config.py 00_quickstart.ipynb
 
 Slides are wide enough for lines of 100 letters, show a picture without the code where both do not
 fit, and can be scrolled where they are too tall all the same. Pictures get their alternative text,
