@@ -25,11 +25,13 @@ import minisd
 from minisd import StableDiffusion, diffusion
 from minisd.checkpoints.vocabulary import packaged_tokenizer
 from minisd.config import V1
-from minisd.observe.budget import NOTEBOOK, TERA
+from minisd.observe.budget import NOTEBOOK, SLOW, TERA
+from minisd.observe.recording import Recorded, record
 from minisd.observe.summary import cost
 from minisd.vae import Gaussian
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+LAPTOP = 0.2                    # TFLOP a second
 COUNTED = ("00_quickstart", "08_forward_diffusion", "09_noise_and_guidance", "10_samplers",
            "12_backward_diffusion", "13_editing", "14_prompts", "16_evaluation", "17_model_card")
 
@@ -108,15 +110,39 @@ def test_a_picture_costs_what_v1_needs(spent: Counter[str]) -> None:
     assert spent.total() > NOTEBOOK
 
 
-@pytest.mark.parametrize("name", COUNTED)
-def test_on_v1_a_notebook_stays_within_its_budget(name: str, spent: Counter[str],
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def run_cells(name: str) -> Iterator[str]:
+    """Run a notebook's cells one after the other; yields each when it has run."""
     namespace = vars(SimpleNamespace(__name__=f"notebook_{name}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for source in cells(name):
             exec(compile(source, f"<{name}>", "exec"), namespace)
+            yield source
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_on_v1_a_notebook_stays_within_its_budget(name: str, spent: Counter[str],
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    silent, before = [], 0.0
+    for source in run_cells(name):
+        if spent.total() - before > SLOW * LAPTOP and "announce(" not in source:
+            silent.append(f"{spent.total() - before:.1f} TFLOP in:\n{source}")
+        before = spent.total()
     capsys.readouterr()                         # what the cells print
     print(f"{name}: {spent.total():.1f} TFLOP, "
           + ", ".join(f"{part} {tera:.1f}" for part, tera in spent.items()))
     assert spent.total() <= NOTEBOOK
+    assert not silent, "these cells do not say beforehand how long they take:\n" + "\n".join(silent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_was_recorded_of_v1_runs_again_without_it(name: str, spent: Counter[str],
+                                                       tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells as they stand ask a recording for nothing else than they asked the model."""
+    record(minisd.load(), tmp_path, torch.float32)
+    assert [*run_cells(name)] and spent.total()
+    monkeypatch.setattr(minisd, "load", lambda *_, **__: replay)
+    replay, asked = Recorded(tmp_path), spent.total()
+    assert [*run_cells(name)] and spent.total() == asked
