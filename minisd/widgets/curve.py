@@ -48,7 +48,7 @@ def curve(points: Mapping[str, Point | None], chosen: str, caption: str, style: 
             pen.line((x, low, x, high), COLOURS["text"], 2)
             r, kind = (7, "time") if name == chosen else (4, "text")
             pen.ellipse((x - r, middle - r, x + r, middle + r), COLOURS[kind])
-            write(x, middle - 9, format(point[0], style), "md")
+            write(x, min(middle - 9, high - 2), format(point[0], style), "md")
     return paper
 
 

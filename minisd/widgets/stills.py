@@ -94,14 +94,16 @@ def _knob(pen: ImageDraw.ImageDraw, knob: ipywidgets.Widget, value: Any, left: i
             write(x + 8, name, end - x, PAPER if chosen else INK)
             x += long + 4
     elif hasattr(knob, "readout"):
-        start, far = start + 8, end - READOUT
+        longest = max(names, key=len, default="")
+        room = max(READOUT, 18 + int(pen.textlength(longest, typeface(longest, LETTERS))))
+        start, far = start + 8, end - room
         low, high = (0, len(values) - 1) if options else (knob.min, knob.max)
         at = values.index(value) if options else value
         here = start + (at - low) / max(high - low, 1e-9) * (far - start)
         pen.line((start, middle, far, middle), FAINT, 5)
         pen.line((start, middle, here, middle), COLOURS["time"], 5)
         pen.ellipse((here - 8, middle - 8, here + 8, middle + 8), PAPER, INK, 2)
-        write(far + 14, shown if options else format(value, knob.readout_format), READOUT)
+        write(far + 14, shown if options else format(value, knob.readout_format), room)
     else:
         pen.rectangle((start, middle - 14, end, middle + 14), PAPER, FAINT)
         write(start + 8, shown, end - start - 32 * bool(options))
