@@ -40,8 +40,6 @@ LEVELS = (-1.2 + math.log(WIDER), 1.2)      # mean and std of ln sigma in traini
 FLOW_START = 0.999              # t of the flow's first step; at 1 sigma is infinite
 EMBEDDED = 1000                 # the networks' timestep embedding is made for 0 .. 999
 
-GuidanceSchedule = Callable[[float], float]     # progress of the run, 0 to 1 -> guidance scale
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -92,14 +90,12 @@ class Painter(StableDiffusion):
 
     The samplers are euler, which ddim also names, for between two levels they are one formula, and
     heun. A guidance scale that is a function is given the timestep of v1 that has the level's
-    sigma, whatever the network is told of it. `guidance`, where it is set, is one of the progress
-    through the steps, 0 to 1, and counts instead.
+    sigma, whatever the network is told of it.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None, objective: Objective) -> None:
         super().__init__(config, tokenizer)
         self.objective = objective
-        self.guidance: GuidanceSchedule | None = None
 
     def _start(self, run: Run) -> tuple[Tensor, Iterator[SampleStep]]:
         """The noise that a run begins with, and the steps that follow."""
@@ -119,10 +115,8 @@ class Painter(StableDiffusion):
     @torch.no_grad()
     def _solve(self, run: Run, x: Tensor, sigmas: list[float]) -> Iterator[SampleStep]:
         """The ODE's steps in the book's variance-preserving coordinates."""
-        g, now, schedule = run.guidance_scale, 0.0, self.guidance
-        if schedule is not None:
-            run = replace(run, guidance_scale=lambda _: schedule(sigmas.index(now) / run.steps))
-        elif callable(g):
+        g, now = run.guidance_scale, 0.0
+        if callable(g):
             run = replace(run, guidance_scale=lambda _: g(timestep(now)))
         predict = self._predictor(run)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minisd.beyond import compare, train
 from minisd.beyond.denoising import Coefficients
-from minisd.beyond.mdt import MDT, MDTConfig, power_cosine
+from minisd.beyond.mdt import MDT, MDTConfig
 from minisd.beyond.painter import EMBEDDED, OBJECTIVES
 from minisd.checkpoints.places import SHIPPED
 from minisd.config import TOYWORLD
@@ -133,26 +133,6 @@ def test_a_pictures_seed_decides_it_alone(sd: StableDiffusion) -> None:
     both = [step.x_t for step in made.steps(PROMPTS, steps=1, seed=[3, 8])][0]
     alone = [step.x_t for step in made.steps(PROMPTS[:1], steps=1, seed=8)][0]
     assert both[1].equal(alone[0]) and not both[0].equal(both[1])
-
-
-def test_guidance_may_change_on_the_way(sd: StableDiffusion) -> None:
-    made = train.painter("v", sd)
-    made.guidance = lambda progress: 3.0
-    settings = {"steps": 5, "seed": 1}
-    constant = [step.x_prev for step in made.steps(PROMPTS, **settings)][-1]
-    made.guidance = None
-    expected = [step.x_prev for step in made.steps(PROMPTS, guidance_scale=3.0, **settings)][-1]
-    torch.testing.assert_close(constant, expected)
-    asked: list[float] = []
-
-    def schedule(progress: float) -> float:
-        asked.append(progress)
-        return power_cosine(3.8, progress)
-
-    made.guidance = schedule
-    rising = [step.x_prev for step in made.steps(PROMPTS, **settings)][-1]
-    assert asked == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
-    assert not rising.allclose(expected)
 
 
 def test_what_it_cannot_do_is_refused(sd: StableDiffusion, tmp_path: Path) -> None:
