@@ -90,7 +90,8 @@ def test_the_history_goes_back(widget) -> None:
     turn(widget, scale=20.0, seed=8, prompt="a blue fish")
     assert in_hand(widget).tobytes() != before
     labels = [label for label, _ in widget.history.options]
-    assert widget.history.label == labels[0] == "now" and labels[1].startswith("guidance 3, seed 3, a red car")
+    assert widget.history.label == labels[0] == "now"
+    assert labels[1].startswith("guidance 3, seed 3, a red car")
     widget.history.value = widget.history.options[1][1]
     turn(widget)
     assert in_hand(widget).tobytes() == before and "memory" in status(widget)
