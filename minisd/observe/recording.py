@@ -83,8 +83,8 @@ def record(sd: StableDiffusion, folder: Path, dtype: torch.dtype) -> StableDiffu
     if words := getattr(sd.tokenizer, "known_words", None):
         texts["tokenizer/words.txt"] = "\n".join(sorted(words))
     for name, text in texts.items():
-        with written_whole(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
+        with written_whole(folder / name) as file:
+            file.write_text(text, encoding="utf-8")
 
     def call(name: str, compute: Callable[..., Any], *inputs: Tensor) -> Any:
         result, keys = compute(*inputs), _keys(inputs)
@@ -95,8 +95,8 @@ def record(sd: StableDiffusion, folder: Path, dtype: torch.dtype) -> StableDiffu
         data = safetensors.torch.save(tensors)
         path = folder / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
         if not path.exists():
-            with written_whole(path) as part:
-                part.write_bytes(data)
+            with written_whole(path) as file:
+                file.write_bytes(data)
         return result
 
     for part, method in CALLS:
