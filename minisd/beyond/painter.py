@@ -30,7 +30,7 @@ from minisd.beyond.pfgmpp import prior
 from minisd.config import Config
 from minisd.diffusion import ddim_coefficients
 from minisd.pipeline import StableDiffusion
-from minisd.samplers import SampleStep, even
+from minisd.samplers import SampleStep
 from minisd.settings import Run
 from minisd.tokenizer import Tokenizer
 
@@ -52,8 +52,9 @@ class Objective:
 
 
 def _schedule_grid(steps: int) -> list[float]:
-    """The book's for Euler: even in the timesteps from the last one down, then no noise."""
-    return [math.sqrt(1 / SCHEDULE.at(t) - 1) for t in even(len(SCHEDULE), steps)] + [0.0]
+    """Even in the timesteps, from the last one down to 0, which is no noise."""
+    times = np.linspace(len(SCHEDULE) - 1, 0, steps, endpoint=False)
+    return [math.sqrt(1 / SCHEDULE.at(t) - 1) for t in times.tolist()] + [0.0]
 
 
 def _flow_grid(steps: int) -> list[float]:
