@@ -140,7 +140,7 @@ class Explorer:
         at = self.seen_at or self.values
         visible = [(knob, at[key]) for key, knob in self.knobs.items()
                    if knob.layout.display != "none"]
-        picture = still(self.seen and self.seen.picture, self.width, visible,
+        picture = still(self.seen.picture if self.seen else None, self.width, visible,
                         self.seen.text if self.seen else "")
         return mimebundle(None if self.inert else self.view, picture, repr(self))
 

@@ -179,7 +179,8 @@ def about_toyworld(sd: StableDiffusion) -> tuple[Any, dict[float, Point], int]:
 
     Other models have neither; nor has toyworld what is not at hand.
     """
-    judge, section = (lambda picture, prompt: ("", "")), {"rows": [], "n": 0}
+    judge: Any = lambda picture, prompt: ("", "")       # noqa: E731
+    section: dict[str, Any] = {"rows": [], "n": 0}
     if sd.config.name == "toyworld":
         from minisd.toyworld.evaluation import verdict
         try:

@@ -74,7 +74,7 @@ def skip_explorer(sd: StableDiffusion, prompt: str, picture: Image.Image) -> Exp
 @contextmanager
 def without(unet: UNet, off: Sequence[Box]) -> Iterator[None]:
     """Inside the `with`, what these boxes put aside is taken up as its mean over h and w."""
-    layers = [layer for level in reversed(unet.up) for layer in reversed(level.layers)]
+    layers = [*(layer for level in unet.up for layer in level.layers)][::-1]  # type: ignore[union-attr]
     with ExitStack() as stack:
         for box in off:                     # the first skip is the last to be taken up
             hook = partial(_level, box.channels)
