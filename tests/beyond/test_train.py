@@ -128,6 +128,15 @@ def test_a_network_that_knows_the_answer_paints_it(sd: StableDiffusion, name: st
     assert sizes == {(32, 32)}
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_number_of_steps_begins_at_the_most_noise(name: str) -> None:
+    grids = [OBJECTIVES[name].grid(steps) for steps in (1, 2, 25)]
+    assert [len(grid) for grid in grids] == [2, 3, 26]
+    assert grids[0][0] == grids[1][0] == grids[2][0] > 14
+    assert all(a > b for grid in grids for a, b in zip(grid, grid[1:], strict=False))
+    assert {grid[-1] for grid in grids} == {0.0}
+
+
 def test_a_pictures_seed_decides_it_alone(sd: StableDiffusion) -> None:
     made = train.painter("pfgmpp-128", sd)
     both = [step.x_t for step in made.steps(PROMPTS, steps=1, seed=[3, 8])][0]
