@@ -23,7 +23,8 @@ from minisd.config import V1
 LOADABLE = ("text_encoder", "unet", "encoder", "decoder")
 V1_PARTS = {"text_encoder": 123_060_480, "unet": 859_520_964, "encoder": 34_163_664,
             "decoder": 49_490_199}
-UNKNOWN = ("README.md", "evaluation.json", "losses.json")      # of those that ship: no weights
+# Of those that ship: no weights.
+UNKNOWN = ("README.md", "comparison.json", "evaluation.json", "losses.json")
 WHOLE = ("text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors",
          "vae/diffusion_pytorch_model.safetensors")
 
