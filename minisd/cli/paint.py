@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
 
-DELAY = 0.001                   # seconds: a bar begins with the first step, not before an error
+DELAY = 1e-9                    # seconds: a bar begins with the first step, not before an error
 OF_THE_RECORD = ("negative_prompt", "guidance_scale", "steps", "sampler", "eta")
 
 
@@ -61,7 +61,7 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
             raise ValueError(f"{none}: there is nothing to record, take a larger strength")
         complain(f"note: {none}: the picture is only encoded and decoded")
     memory.check(sd, run)
-    bar = tqdm(total=run.steps_to_run, unit="step", file=sys.stderr, delay=DELAY)
+    bar = tqdm(total=run.steps_to_run, unit="step", file=sys.stderr, delay=DELAY, mininterval=0)
 
     def on_step(step: "SampleStep") -> None:
         bar.update()
