@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
     from minisd.samplers import SampleStep
 
-DELAY = 1e-9                    # seconds: a bar begins with the first step, not before an error
 OF_THE_RECORD = ("negative_prompt", "guidance_scale", "steps", "sampler", "eta")
 
 
@@ -61,23 +60,27 @@ def paint(sd: "StableDiffusion", args: argparse.Namespace, asked: RunSettings
             raise ValueError(f"{none}: there is nothing to record, take a larger strength")
         complain(f"note: {none}: the picture is only encoded and decoded")
     memory.check(sd, run)
-    bar = tqdm(total=run.steps_to_run, unit="step", file=sys.stderr, delay=DELAY, mininterval=0)
+    bars: list[tqdm] = []           # one, from the first step on: an error before it stands alone
 
     def on_step(step: "SampleStep") -> None:
-        bar.update()
+        if not bars:
+            bars.append(tqdm(total=step.total, unit="step", file=sys.stderr))
+        bars[0].update()
         for i, picture in enumerate(sd.decode(step.x0) if args.steps_dir is not None else ()):
             number = f"-{i + 1}" if len(step.x0) > 1 else ""
             png.save_png(picture, args.steps_dir / f"{step.index:03d}{number}.png")
 
     asked = {**asked, "seed": run.seeds, "on_step": on_step}
     try:
-        with bar:
-            trace = sd.trace(args.prompt, pictures="none", **asked) if recorded else None
-            pictures = (sd.text_to_image(args.prompt, **asked) if trace is None else
-                        sd.decode(trace.latents))
+        trace = sd.trace(args.prompt, pictures="none", **asked) if recorded else None
+        pictures = (sd.text_to_image(args.prompt, **asked) if trace is None else
+                    sd.decode(trace.latents))
     except FloatingPointError as error:
         advice = "; try it with --dtype float32" * (dtype_name(sd) == "float16")
         raise FloatingPointError(f"{error}{advice}") from error
+    finally:
+        for bar in bars:
+            bar.close()
     width, height = pictures[0].size        # of the run: pasted pictures have their reference's
     if args.paste:
         pictures = [reading.paste(one, asked["image"], asked["mask"]) for one in pictures]
