@@ -357,7 +357,7 @@ def test_mistakes_are_a_sentence_not_a_traceback(shipped, tmp_path, capsys, argu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["train", "training", "evaluate", "evaluation"])
+@pytest.mark.parametrize("module", ["train", "evaluate"])
 def test_the_documented_commands_answer(module):
     done = subprocess.run([sys.executable, "-m", f"minisd.toyworld.{module}", "--help"],
                           capture_output=True, text=True)
