@@ -9,6 +9,7 @@ comparison.json in the folder; what that holds for the same weights is not paint
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from minisd.toyworld.evaluation.bench import SPLITS, answers, as_tensor, rates, 
 from minisd.toyworld.evaluation.judge import Judge, frechet_distance, load_judge
 from minisd.toyworld.evaluation.rates import table
 from minisd.toyworld.scenes import is_held_out
-from minisd.toyworld.training.crops import Crop, close_ups
+from minisd.toyworld.training.crops import Crop, close_ups, cut
 
 STEPS, HELD_OUT_STEPS, GUIDANCE = (1, 2, 4, 8, 25, 50), 25, 3.0
 PROMPTS, BATCH = 128, 64
@@ -53,10 +54,8 @@ def drawn(split: str, crops: Sequence[Crop], config: Config) -> Tensor:
     scale = config.vae.downscale
     whole = data.drawn((data.scene(crop.number, split=SPLITS[split]) for crop in crops),
                        config.image_size)
-    return torch.stack([
-        picture[:, scale * crop.top:scale * (crop.top + crop.side),
-                scale * crop.left:scale * (crop.left + crop.side)]
-        for picture, crop in zip(whole, crops, strict=True)])
+    return cut(whole, [replace(crop, number=i, top=scale * crop.top, left=scale * crop.left,
+                               side=scale * crop.side) for i, crop in enumerate(crops)])
 
 
 def framed(images: Tensor) -> Tensor:
@@ -64,11 +63,13 @@ def framed(images: Tensor) -> Tensor:
     return F.pad(images, (FRAME,) * 4, mode="replicate")
 
 
-def measure(made: Painter, judge: Judge, split: str, count: int, steps: int) -> Row:
-    """How many pictures show what their captions say, and how far they are from the drawn ones."""
-    crops = unseen(split, count, made.config.image_size // made.config.vae.downscale)
+def measure(made: Painter, judge: Judge, crops: Sequence[Crop], truth: Tensor, steps: int) -> Row:
+    """How many pictures show what their captions say, and how far they are from the drawn ones.
+
+    truth: the judge's features of those, (n, f).
+    """
     read, features = [], []
-    for start in range(0, count, BATCH):
+    for start in range(0, len(crops), BATCH):
         some = crops[start:start + BATCH]
         side = some[0].side * made.config.vae.downscale
         painted = framed(as_tensor(made.text_to_image(
@@ -77,9 +78,7 @@ def measure(made: Painter, judge: Judge, split: str, count: int, steps: int) -> 
         read += [{"answers": answers(reading, crop.scene)}
                  for reading, crop in zip(judge.read(painted), some, strict=True)]
         features.append(judge.features(painted))
-    with torch.no_grad():
-        truth = judge.features(framed(drawn(split, crops, made.config)))
-    return {"steps": steps, "n": count, **rates(read),
+    return {"steps": steps, "n": len(crops), **rates(read),
             "paired": frechet_distance(torch.cat(features), truth)}
 
 
@@ -96,11 +95,19 @@ def flop(made: Painter) -> int:
 
 def compare(made: Painter, judge: Judge, prompts: int, steps: int) -> Row:
     """All that is measured of one run, trained for so many steps."""
+    cells = made.config.image_size // made.config.vae.downscale
+    asked = {split: unseen(split, prompts, cells) for split in SPLITS}
+    truth = {split: judge.features(framed(drawn(split, crops, made.config)))
+             for split, crops in asked.items()}
+
+    def measured(split: str, steps: int) -> Row:
+        return measure(made, judge, asked[split], truth[split], steps)
+
     return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": GUIDANCE,
             "samples": steps * train.COMPARISON.unet_small.batch,
             "parameters": sum(p.numel() for p in made.unet.parameters()), "flop": flop(made),
-            "seen": [measure(made, judge, "seen", prompts, steps) for steps in STEPS],
-            "held_out": measure(made, judge, "held_out", prompts, HELD_OUT_STEPS)}
+            "seen": [measured("seen", count) for count in STEPS],
+            "held_out": measured("held_out", HELD_OUT_STEPS)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
