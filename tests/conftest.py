@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers or diffusers can be imported
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ TINY = Config(
     unet=UNetConfig(channels=(12, 18, 30), attention=(True, False, True), layers_per_block=1,
                     heads=2, context_dim=21, groups=6, latent_channels=5),
     image_size=48,
-    image_tower=ImageTowerConfig(image_size=20, patch_size=5, width=24, layers=3, heads=4,
+    image_tower=ImageTowerConfig(image_size=20, patch_size=4, width=32, layers=3, heads=4,
                                  projection_dim=17),
 )
 
@@ -67,6 +68,25 @@ def sd() -> "StableDiffusion":
         max_length=config.text.max_length))
     scramble(model)
     return model.eval()
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A weights/ of our own with nothing but toyworld in it, each of its files a link."""
+    from minisd.checkpoints import load, places, registry, vocabulary
+    from minisd.cli import doctor
+
+    folder, shipped = tmp_path / "weights", places.SHIPPED
+    for path in shipped.rglob("*.*"):
+        link = folder / "toyworld" / path.relative_to(shipped)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    for module in (doctor, places, registry, vocabulary):
+        monkeypatch.setattr(module, "WEIGHTS", folder)
+    for module in (doctor, places, registry, load):
+        monkeypatch.setattr(module, "SHIPPED", folder / "toyworld")
+    monkeypatch.delenv("MINISD_MODEL", raising=False)
+    return folder
 
 
 @pytest.fixture

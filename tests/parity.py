@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 QUIET = 1e-2
 WRITES_TO_A_NORM = re.compile(
     r"conv_in|conv[12]\.|time_proj|attention\.proj_in|to_out|ff\.proj_out|fc2"
-    r"|_embedding\.weight|class_embedding|pre_norm"
+    r"|_embedding\.weight|patch_embedding\.|class_embedding|pre_norm"
     r"|(shortcut|sample\.conv|attention\.proj_out)\.bias")     # their weights pass quiet on
 
 Rules = list[tuple[str, str]]       # from the reference's names to ours

@@ -119,11 +119,3 @@ def diffusers_folder(sd: StableDiffusion, folder: Path, *, old: bool = False,
                 for name, tensor in tensors.items()}
         save_file(kept, folder / part / f"{stem}{'.fp16' * half}.safetensors")
     return folder
-
-
-def assert_same(loaded: StableDiffusion, sd: StableDiffusion) -> None:
-    """Bit for bit."""
-    found, expected = loaded.state_dict(), sd.state_dict()
-    assert found.keys() == expected.keys()
-    different = [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)]
-    assert not different, different

@@ -19,7 +19,7 @@ def test_v1_has_its_published_sizes() -> None:
     assert (V1.schedule.beta_start, V1.schedule.beta_end, V1.schedule.timesteps) == (
         0.00085, 0.012, 1000)
     assert (V1.guidance_scale, V1.steps, V1.image_size) == (7.5, 50, 512)
-    assert (TOYWORLD.guidance_scale, TOYWORLD.steps) == (3, 25)
+    assert (TOYWORLD.guidance_scale, TOYWORLD.steps) == (7.5, 25)
 
 
 def test_v1_has_exactly_its_layers_and_parameters_and_takes_no_memory() -> None:

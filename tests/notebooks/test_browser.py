@@ -1,5 +1,9 @@
-"""The notebooks in a real browser: everything runs, and every widget answers keys and mouse.
+"""Notebooks in a real browser: everything runs, and every kind of widget answers keys and mouse.
 
+    00 playground           04 attention_explorer   09 guidance_lab
+    03 token_explorer       06 vae_explorer         12 step_scrubber, trajectory_map
+
+The other kinds stand alone in a notebook of their own, for theirs are long (SCRATCH, below).
 MINISD_SCREENSHOTS=FOLDER keeps a picture of every notebook and widget, to be looked at.
 """
 
@@ -8,6 +12,7 @@ import shutil
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 pytest.importorskip("playwright")
@@ -15,13 +20,36 @@ pytest.importorskip("playwright")
 from lab import BUSY, PIXELS, browser_page, open_and_run, serve  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-CHOSEN = ("00", "03", "04", "06")   # 09 and 12 are to come: a seed repaints a whole strip there
-NOTEBOOKS = [path.stem for path in sorted(FOLDER.glob("*.ipynb")) if path.stem[:2] in CHOSEN]
-ALSO_SERIAL = ("00",)      # these too where widgets wait for busy cells
+CHOSEN = ("00", "03", "04", "06", "09", "12")
+SCRATCH = """
+import minisd
+from minisd import widgets
+from minisd.toyworld.clip import load_clip
+sd = minisd.load()
+words, paint = widgets.examples(sd.config.name), sd.text_to_image
+few = paint([words.prompt] * 3, seed=[1, 2, 3], steps=5)
+---
+widgets.noise_slider(sd, few[0])
+---
+widgets.skip_explorer(sd, words.prompt, few[0])
+---
+widgets.prompt_comparison(sd)
+---
+widgets.editor(sd, few[0])
+---
+widgets.picture_search(load_clip(sd), sd.tokenizer, few, words.prompt)
+---
+widgets.curve_explorer(         # points are named by the place that is clicked
+    "training bar", {f"0,{i}": (i, i - 0.5, i + 0.5) for i in (0, 1, 2)},
+    lambda name: [([(few[int(name[2])], name)], name)], "a curve", knob="Point", across=1)
+"""
+NOTEBOOKS = [*(path.stem for path in sorted(FOLDER.glob("*.ipynb")) if path.stem[:2] in CHOSEN),
+             "scratch"]
 SHOTS = os.environ.get("MINISD_SCREENSHOTS")
 
-WIDGET = "[class*=minisd-]:has(> * .minisd-picture, > .minisd-picture)"
+WIDGET = "[class*=minisd-]:has(> * .minisd-picture, > .minisd-picture):not(.minisd-cells)"
 CHIPS = ".minisd-token-explorer"
+PRESSED = "[class*=minisd-skip-] input, .minisd-play button:first-child"    # check-boxes, Play
 WAIT = 120.0                # seconds for a picture to change on a busy machine
 QUIET = 1.5                 # seconds after which a picture counts as the last
 QUICK = 26                  # slider moves in a row
@@ -30,23 +58,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     shutil.which("chromium") is None, reason="there is no chromium: install Debian's package")]
 
 
-def served(tmp_path_factory, *, subshells: bool):
+@pytest.fixture(scope="module")
+def lab(request, tmp_path_factory):
+    """True: widgets speak to the kernel beside a busy cell, JupyterLab's way. False: they wait."""
     scratch = tmp_path_factory.mktemp("lab")
     shutil.copytree(FOLDER, scratch / "notebooks")
-    with serve(scratch / "notebooks", scratch, subshells=subshells) as url:
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in SCRATCH.split("---")]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel),
+                   scratch / "notebooks" / "scratch.ipynb")
+    with serve(scratch / "notebooks", scratch, subshells=request.param) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory):
-    """Widgets speak to the kernel beside a busy cell: JupyterLab's way."""
-    yield from served(tmp_path_factory, subshells=True)
-
-
-@pytest.fixture(scope="module")
-def behind(tmp_path_factory):
-    """Widgets wait until the kernel is free."""
-    yield from served(tmp_path_factory, subshells=False)
 
 
 @pytest.fixture
@@ -80,6 +102,14 @@ def settled(widget) -> str:
     return last
 
 
+def says(widget, *texts: str) -> None:
+    """Wait until the picture's alternative text holds one of these."""
+    picture, deadline = widget.locator(".minisd-picture img"), time.monotonic() + WAIT
+    while not any(text in (alt := picture.get_attribute("alt") or "") for text in texts):
+        assert time.monotonic() < deadline, (texts, alt)
+        time.sleep(0.05)
+
+
 def by_keyboard(slider, times: int = 1) -> None:
     slider.scroll_into_view_if_needed()
     slider.focus()
@@ -92,7 +122,7 @@ def by_mouse(page, slider) -> None:
     """Drag the handle some way along its track."""
     slider.scroll_into_view_if_needed()
     handle = slider.bounding_box()
-    track = slider.locator("xpath=..").bounding_box()
+    track = slider.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").bounding_box()
     x, y = (handle[k] + handle[s] / 2 for k, s in (("x", "width"), ("y", "height")))
     middle = track["x"] + track["width"] / 2
     target = track["x"] + track["width"] * (0.8 if x < middle else 0.2)
@@ -108,17 +138,9 @@ def shoot(page, name: str) -> None:
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_it_runs_and_its_widgets_answer(beside: str, page, name: str) -> None:
-    look_through(page, beside, name)
-
-
-@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name[:2] in ALSO_SERIAL])
-def test_so_they_do_where_widgets_wait_for_the_kernel(behind: str, page, name: str) -> None:
-    look_through(page, behind, name)
-
-
-def look_through(page, lab: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "lab, name", [*((True, name) for name in NOTEBOOKS), (False, NOTEBOOKS[0])], indirect=["lab"])
+def test_it_runs_and_its_widgets_answer(lab: str, page, name: str) -> None:
     for cell in open_and_run(page, lab.format(name)):
         assert not any(out["output_type"] == "error" for out in cell["outputs"]), cell["outputs"]
     assert page.locator(".jupyter-widgets-error-widget").count() == 0
@@ -137,8 +159,16 @@ def look_through(page, lab: str, name: str) -> None:
             before = settled(widget)
             by_keyboard(sliders.nth(k))
             changed(widget, before)
+        for press in widget.locator(PRESSED).all():
+            before = settled(widget)
+            press.click()
+            changed(widget, before)
         if sliders.count():
             _answers(page, widget, sliders.first)
+        else:
+            before = settled(widget)
+            widget.locator(".minisd-prompt input").fill("a pink heart")
+            changed(widget, before)
         if widget.locator(".minisd-cells button").count():
             _cells_answer(widget)
         shoot(page, f"{name}-{i}-moved")
@@ -165,15 +195,15 @@ def _cells_answer(widget) -> None:
     cell = cells.nth(cells.count() // 2 + 1)
     cell.click()
     changed(widget, before)
-    settled(widget)
-    alt = widget.locator(".minisd-picture img").get_attribute("alt")
-    place = cell.get_attribute("title")                     # row 1, column 2
-    assert place and (place in alt or place.replace("row ", "").replace(" column ", "") in alt)
+    place = cell.get_attribute("title") or "?"              # row 1, column 2
+    says(widget, place, place.replace("row ", "").replace(" column ", ""))
     picture, first, last = (part.bounding_box() for part in (
         widget.locator(".minisd-picture img"), areas.first.locator("button").first, cells.last))
     assert first["x"] == pytest.approx(picture["x"], abs=1) and first["y"] >= picture["y"] - 1
     assert last["x"] + last["width"] <= picture["x"] + picture["width"] + 1
-    assert last["y"] + last["height"] == pytest.approx(picture["y"] + picture["height"], abs=1)
+    bottom = last["y"] + last["height"]         # of the picture, or else the cells are its top
+    assert bottom == pytest.approx(picture["y"] + picture["height"], abs=1) or (
+        areas.count() == 1 and first["y"] == pytest.approx(picture["y"], abs=1))
 
 
 def _answers(page, widget, slider) -> None:
@@ -187,16 +217,13 @@ def _answers(page, widget, slider) -> None:
     changed(widget, before)
     settled(widget)
     by_keyboard(slider, QUICK)
-    settled(widget)
-    position = slider.get_attribute("aria-valuenow")
-    alt = widget.locator(".minisd-picture img").get_attribute("alt")
-    assert position and position.rstrip("0").rstrip(".") in alt, (position, alt)
+    says(widget, (slider.get_attribute("aria-valuenow") or "?").rstrip("0").rstrip("."))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS[:1])
-def test_many_quick_moves_end_in_the_picture_of_the_last(beside: str, page, name: str) -> None:
+@pytest.mark.parametrize("lab", [True], indirect=True)
+def test_many_quick_moves_end_in_the_picture_of_the_last(lab: str, page) -> None:
     """The same picture as when the slider comes there slowly, from the other side."""
-    open_and_run(page, beside.format(name))
+    open_and_run(page, lab.format(NOTEBOOKS[0]))
     widget = page.locator(WIDGET).first
     slider = widget.locator("[role=slider]").first
     settled(widget)

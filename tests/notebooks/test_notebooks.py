@@ -5,7 +5,8 @@ To run notebooks and store them with their outputs:
     python tests/notebooks/test_notebooks.py                      # all of them
     python tests/notebooks/test_notebooks.py 00_quickstart solutions/03_tokenization
 
-The ordinary tests run the first one; the slow ones run all, and run them on a model of v1's shape.
+The ordinary tests look at what is stored (`test_budget.py` runs the cells of some); the slow ones
+run all, and those that load the model at hand on a model of v1's shape too.
 """
 
 import base64
@@ -165,15 +166,10 @@ def emptied(name: str) -> NotebookNode:
     return notebook
 
 
-def marked(names: list[str]) -> list:
-    """The first notebook runs with the ordinary tests, all others with the slow ones."""
-    return [pytest.param(name, marks=() if name.startswith("00") else pytest.mark.slow)
-            for name in names]
-
-
 @pytest.mark.skipif(MODEL == "toyworld" and not SHIPPED, reason="weights/toyworld has no "
                     "unet.safetensors: train it, or name a model in MINISD_MODEL")
-@pytest.mark.parametrize("name", marked(NOTEBOOKS + SOLUTIONS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
 def test_it_runs_from_top_to_bottom_and_gives_the_stored_outputs(name: str) -> None:
     stored, fresh = read(name), emptied(name)
     seconds = execute(fresh)
@@ -190,8 +186,14 @@ def v1_shaped(tmp_path_factory) -> Path:
     return folder
 
 
+def loads_any_model(name: str) -> bool:
+    """Whether a notebook opens the model at hand, and not toyworld or none."""
+    return any(re.search(r'minisd\.load\((?!"toyworld")', cell.source)
+               for cell in code_cells(read(name)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS + SOLUTIONS)
+@pytest.mark.parametrize("name", filter(loads_any_model, NOTEBOOKS + SOLUTIONS))
 def test_it_runs_on_a_model_of_other_sizes_and_words(name: str, v1_shaped: Path) -> None:
     fresh = emptied(name)
     execute(fresh, str(v1_shaped))
