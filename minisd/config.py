@@ -106,6 +106,5 @@ TOYWORLD = Config(
     image_size=128,
     image_tower=ImageTowerConfig(image_size=128, patch_size=16, width=128, layers=4, heads=4,
                                  projection_dim=128),
-    guidance_scale=3.0,
     steps=25,
 )

@@ -5,15 +5,15 @@ interrupts a download (a cut, Ctrl-C, a kill, a full disk), the same command goe
 stopped. A hub cache on this machine is used before the network.
 
 Of huggingface_hub two parts are used: `get_hf_file_metadata`, which says what a file is, and
-`http_get`, which goes on from any byte and sends the token to no other host. Its `hf_hub_download`
-(2.4) does not go on with what another process left, and looks at no checksums.
+`http_get`, which goes on from any byte, tries several times to, and sends the token to no other
+host. Its `hf_hub_download` (2.4) does not go on with what another process left, and looks at no
+checksums.
 """
 
 import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -33,9 +33,6 @@ ADDRESS = re.compile(r"https?://([a-z\d.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/(?!hf_)[
                      re.ASCII | re.IGNORECASE)
 SPARE = 2 ** 28                 # bytes of disk to leave free
 PATIENCE = 30.0                 # seconds for the hub's first answer
-MOST_BARREN = 3                 # attempts in a row that bring nothing new
-BUSY = (408, 429, 500, 502, 503, 504)       # answers after which asking again makes sense
-CANNOT_SATISFY = 416                        # there is no such range of bytes
 ACCEPTED = "licences-accepted.txt"
 LICENCE_URL = "https://huggingface.co/spaces/CompVis/stable-diffusion-license"
 REFUSALS: tuple[tuple[type[Exception], str], ...] = (
@@ -189,15 +186,11 @@ class Hub:
 
     def ask(self, file: File) -> File:
         """A file with its commit, size and SHA-256 as the hub has them. Raises DownloadError."""
-        for pause in (1, 4, 16, 0):         # seconds
-            try:
-                found = get_hf_file_metadata(self.url(file), token=self.token or False,
-                                             timeout=PATIENCE, endpoint=self.endpoint)
-                break
-            except Exception as error:
-                if not pause or _status(error) not in BUSY:
-                    raise self.refusal(error, file) from error
-                time.sleep(pause)
+        try:
+            found = get_hf_file_metadata(self.url(file), token=self.token or False,
+                                         timeout=PATIENCE, endpoint=self.endpoint)
+        except Exception as error:
+            raise self.refusal(error, file) from error
         digest = (found.etag or "").lower()
         if not re.fullmatch("[0-9a-f]{64}", digest):        # git's own checksum, of a small file
             digest = file.sha256
@@ -212,7 +205,8 @@ class Hub:
         """Append the rest of a file to what has come of it. Raises DownloadError."""
         headers = {"accept-encoding": "identity"}
         headers |= {"authorization": f"Bearer {self.token}"} if self.token else {}
-        barren = 0
+        if _size(part) > file.size:
+            part.unlink()                   # what came before does not fit: begin again
         while True:
             have = _size(part)
             try:
@@ -226,14 +220,8 @@ class Hub:
                 if isinstance(error, OSError) and error.strerror:
                     raise DownloadError(f"cannot write {part} ({error.strerror}): make room or "
                                         f"allow it; the same command goes on from there") from error
-                status = _status(error)
-                barren = 0 if _size(part) > have else barren + 1
-                stuck = status == CANNOT_SATISFY or 0 < file.size < _size(part)
-                if stuck and have:
-                    part.unlink()           # what came before does not fit: begin again
-                elif stuck or barren > MOST_BARREN or status not in (None, *BUSY):
+                if not have < _size(part) < file.size:      # nothing new came, or too much
                     raise self.refusal(error, file) from error
-                time.sleep(barren)
 
     def url(self, file: File) -> str:
         return hf_hub_url(file.repo, file.path, revision=file.revision, endpoint=self.endpoint)
@@ -242,10 +230,6 @@ class Hub:
         """What an error of the library means, in one line."""
         line = next(line for kind, line in REFUSALS if isinstance(error, kind))
         reason = shown(str(error).partition("\n")[0]) or type(error).__name__
+        status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
         return DownloadError(line.format(**vars(file), endpoint=self.endpoint, reason=reason,
-                                         status=_status(error)))
-
-
-def _status(error: Exception) -> int | None:
-    """The status of an answer that was an error."""
-    return error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+                                         status=status))

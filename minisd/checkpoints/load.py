@@ -79,12 +79,11 @@ def _chosen(parts: Iterable[str] | None) -> list[str]:
     """The parts asked for, in the order of LOADABLE. Raises ValueError for what is none."""
     if parts is None:
         return list(LOADABLE)
-    asked = [parts] if isinstance(parts, str) or not isinstance(parts, Iterable) else list(parts)
-    wrong = [part for part in asked if not isinstance(part, str) or part not in LOADABLE]
-    if wrong or not asked or isinstance(parts, str):
+    asked = [] if isinstance(parts, str) else list(parts)
+    if not asked or not set(asked) <= LOADABLE.keys():
+        halves = ": 'vae' is 'encoder' and 'decoder'" * ("vae" in asked)
         raise ValueError(f"parts must be a list of some of {', '.join(map(repr, LOADABLE))}, got "
-                         f"{parts!r}" + (": 'vae' is 'encoder' and 'decoder'" if "vae" in wrong
-                                         else ""))
+                         f"{parts!r}{halves}")
     return [part for part in LOADABLE if part in asked]
 
 

@@ -84,16 +84,15 @@ class Translation:
     names: dict[str, str]           # our name -> the name in the file
 
 
-def translate(names: Iterable[str], part: str = "") -> Translation:
+def translate(names: Iterable[str]) -> Translation:
     """Which layout and parts these names are of, and what they are called here.
 
-    part: what a file is taken for whose names say nothing. Left out is what is known to be no
-    weight; all else keeps its name, and fails the strict check.
+    Left out is what is known to be no weight; all else keeps its name, and fails the strict check.
     Where there are averaged UNet weights they are taken in place of the plain ones, so that a full
     file and its ema-only sister paint the same picture. Raises Refused for other models.
     """
     theirs = _unwrapped(names)
-    layout, parts = _recognised(theirs, part)
+    layout, parts = _recognised(theirs)
     averaged = any(name.startswith(AVERAGED) for name in theirs)
     ours: dict[str, str] = {}
     for bare, name in theirs.items():
@@ -134,7 +133,7 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
     return theirs
 
 
-def _recognised(names: dict[str, str], part: str) -> tuple[str, tuple[str, ...]]:
+def _recognised(names: dict[str, str]) -> tuple[str, tuple[str, ...]]:
     """The layout, and the parts that are there. Raises Refused saying what it is instead."""
     for pattern, what in TABLES["strangers"].items():
         stranger = next((name for name in names if re.search(pattern, name)), None)
@@ -146,8 +145,6 @@ def _recognised(names: dict[str, str], part: str) -> tuple[str, tuple[str, ...]]
     if found:
         layout = found[0][0]
         return layout, tuple(dict.fromkeys(held for other, held in found if other == layout))
-    if part:
-        return "minisd", (part,)            # the strict check will list all that is wrong
     some = ", ".join(shown(name, 60) for name in sorted(names)[:3]) or "no tensors at all"
     raise Refused(f"these are not the weights of a Stable Diffusion v1 network ({some}, ...); "
                   f"expected CompVis's or diffusers' names")

@@ -22,11 +22,10 @@ from typing import TypeVar
 import torch
 
 from minisd.checkpoints import known
-from minisd.checkpoints.formats import open_weights
 from minisd.checkpoints.known import KNOWN, LICENCE, SINGLE_FILES, VERSIONS
 from minisd.checkpoints.places import SHIPPED, WEIGHTS, short
 from minisd.checkpoints.sources import PARTS, Source, config_of, network_files, open_model, require
-from minisd.checkpoints.untrusted import Refused, read_json, read_text, reading, refusal, shown
+from minisd.checkpoints.untrusted import Refused, reading, refusal, shown
 from minisd.checkpoints.vocabulary import FETCH, find_tokenizer, no_vocabulary
 from minisd.checkpoints.weights import finite, match
 from minisd.config import TOYWORLD, V1, Config
@@ -242,24 +241,3 @@ def _parts(config: Config) -> dict[str, int]:
 def _size(count: int) -> str:
     """Bytes in a unit that fits them."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count else "-"
-
-
-def verify(path: str | Path) -> str:
-    """Which known file this is, if any, in one line. All of it is read, with a progress bar.
-
-    Raises ValueError where it is no file, and Refused where it cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"expected a file to verify, got '{shown(path)}', which is "
-                         f"{'a folder: name one file in it' if path.is_dir() else 'not there'}")
-    size, digest = path.stat().st_size, known.sha256(path)
-    about = f"({size:,} bytes, SHA-256 {digest})"
-    name, published = known.NAMES.get(digest, ""), known.SINGLE_SIZES.get(path.name, 0)
-    if published not in (0, size) and not name:
-        about += f": the published {path.name} has {published:,} bytes"
-    try:
-        {".json": read_json, ".txt": read_text}.get(path.suffix, open_weights)(path)
-    except Refused as error:
-        raise Refused(f"{error} {about}") from error
-    return f"{shown(path)} is {name or 'readable, but none of the files known here'} {about}"

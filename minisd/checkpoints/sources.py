@@ -110,11 +110,11 @@ def open_model(path: str | Path) -> Source:
                   {name: where for source in held for name, where in source.tensors.items()})
 
 
-def open_file(path: Path, part: str = "") -> Source:
-    """One file. part: what it should be, for a file whose names say nothing."""
+def open_file(path: Path) -> Source:
+    """One file, as `open_model` does."""
     weights = open_weights(path)
     with reading(path, "model"):
-        found = translate(weights.shapes, part)
+        found = translate(weights.shapes)
     return Source(path, found.layout, found.parts, found.averaged,
                   {ours: (weights, theirs) for ours, theirs in found.names.items()})
 

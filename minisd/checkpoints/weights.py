@@ -15,17 +15,13 @@ from torch import Tensor, nn
 
 from minisd.checkpoints.config_file import write_config
 from minisd.checkpoints.formats import open_weights
-from minisd.checkpoints.sources import PARTS, Source, open_file, open_model, require
+from minisd.checkpoints.sources import PARTS, Source
 from minisd.checkpoints.untrusted import refusal, shown
-from minisd.clip import CLIPTextTransformer
 from minisd.observe.files import written_whole
 from minisd.pipeline import StableDiffusion
-from minisd.unet import UNet
-from minisd.vae import VAE
 
 __all__ = ["PARTS", "write_config"]      # beside what is defined here
 
-PART_OF = {CLIPTextTransformer: "text_encoder", UNet: "unet", VAE: "vae"}
 LISTED = 5                      # names shown of each kind of difference
 SAMPLED = 64                    # values per tensor that enter the fingerprint
 
@@ -33,45 +29,28 @@ SAMPLED = 64                    # values per tensor that enter the fingerprint
 # In
 
 def load_into(module: nn.Module, path: str | Path) -> None:
-    """Fill every tensor of a model, or of one of its networks, in its own dtype and place.
+    """Fill a network beside the three, the judge or CLIP's image tower, in its own dtype and place.
 
-    path: a file or a folder in any layout. A network that is none of the three (the judge, CLIP's
-    image tower) is filled from a file that has its own names. Raises FileNotFoundError, and
-    ValueError where the file is damaged or does not fit; the model is then as it was before.
+    path: a file in which the tensors have the network's own names. Raises FileNotFoundError, and
+    Refused where the file is damaged or does not fit.
     """
-    part = PART_OF.get(type(module), "")
-    if part or isinstance(module, StableDiffusion):
-        single = part and Path(path).is_file()
-        source = open_file(Path(path), part) if single else open_model(path)
-        require(source, [part] if part else PARTS)
-    else:
-        weights = open_weights(path)
-        source = Source(Path(path), "minisd", (), False,
-                        {name: (weights, name) for name in weights.shapes})
-    targets = match(module, source, part)
-    empty = next((name for name, tensor in targets.items() if tensor.is_meta), None)
-    if empty:
-        raise ValueError(f"{empty} lies on the meta device and cannot hold values: build the model "
-                         f"on a real one, or call to_empty(device=...) first")
-    for name, tensor in targets.items():        # all of them first: nothing is half loaded
-        finite(source, name, tensor.dtype)
-    copy(source, targets)
+    weights = open_weights(path)
+    source = Source(weights.path, "minisd", (), False,
+                    {name: (weights, name) for name in weights.shapes})
+    copy(source, match(module, source))
 
 
-def match(module: nn.Module, source: Source, part: str = "") -> dict[str, Tensor]:
+def match(module: nn.Module, source: Source) -> dict[str, Tensor]:
     """Which tensor of a module each tensor of a source belongs into, by the source's names.
 
-    part: the source's network that the module is, where it is one alone. A whole model is matched
-    in the networks that the source holds. Raises Refused, with one list of what is missing, too
-    much or of another shape, unless all match. The VAE's attention was once written as 1x1
-    convolutions: (c, c, 1, 1) counts as (c, c).
+    A whole model is matched in the networks that the source holds. Raises Refused, with one list
+    of what is missing, too much or of another shape, unless all match. The VAE's attention was
+    once written as 1x1 convolutions: (c, c, 1, 1) counts as (c, c).
     """
-    prefix = f"{part}." if part else ""
-    found = {name.removeprefix(prefix): shape for name, shape in source.shapes.items()
-             if name.startswith(prefix)}
-    held = [f"{name}." for name in source.parts] if isinstance(module, StableDiffusion) else [""]
+    found = source.shapes
+    held = tuple(f"{part}." for part in source.parts) or ""
     wanted = {name: tensor for name, tensor in module.state_dict().items()
-              if name.startswith(tuple(held))}
+              if name.startswith(held)}
     shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     shaped = [f"{name} {found[name]} instead of {shape}" for name, shape in shapes.items()
               if name in found and found[name] not in (shape, (*shape, 1, 1))]
@@ -82,7 +61,7 @@ def match(module: nn.Module, source: Source, part: str = "") -> dict[str, Tensor
     if lines:
         raise refusal(source.path, f"it does not fit {type(module).__name__}, nothing was loaded: "
                                    f"{'; '.join(lines)}")
-    return {prefix + name: tensor for name, tensor in wanted.items()}
+    return wanted
 
 
 def copy(source: Source, targets: Mapping[str, Tensor]) -> None:

@@ -25,11 +25,6 @@ from minisd.cli.terminal import say
 OLDEST_PYTHON = (3, 11)
 SECONDS = 60                    # for another Python to answer
 
-# As in pyproject.toml; the second list is its extra [notebooks].
-PACKAGES = ("torch>=2.10,<2.15", "numpy>=2.0", "safetensors>=0.5", "pillow>=11.0",
-            "tokenizers>=0.22", "huggingface-hub>=1.0", "ftfy>=6.3", "tqdm>=4.66")
-NOTEBOOK_PACKAGES = ("matplotlib>=3.9", "jupyterlab>=4.4", "ipywidgets>=8.1")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -87,23 +82,28 @@ def python() -> Findings:
 
 
 def packages() -> Findings:
-    """Whether each is there, in a version that is known to work."""
-    for wanted in (*PACKAGES, *NOTEBOOK_PACKAGES):
-        name, low, high = re.split(">=|,<", f"{wanted},<")[:3]
-        needed = wanted in PACKAGES
+    """Whether all that minisd asks for is there, in versions that are known to work."""
+    try:
+        from packaging.requirements import Requirement
+
+        wanted = [Requirement(line) for line in metadata.requires("minisd") or ()]
+    except ImportError:                     # nothing was installed, or not by pip
+        yield Finding("packages", "this Python has no minisd, with all that it needs",
+                      f'run `{sys.executable} -m pip install -e "{PACKAGE.parent}[notebooks]"`',
+                      broken=True)
+        return
+    for one in wanted:
+        if one.marker is not None and not one.marker.evaluate({"extra": "notebooks"}):
+            continue
         try:
-            version = metadata.version(name)
-            number = _numbers(version.split("+")[0])
-            right = _numbers(low) <= number and not (high and number >= _numbers(high))
+            version = metadata.version(one.name)
+            right = one.specifier.contains(version, prereleases=True)
         except metadata.PackageNotFoundError:
             version, right = "not installed", False
-        remedy = (f'run `{sys.executable} -m pip install "{wanted}"`'
+        needed = one.marker is None
+        remedy = (f'run `{sys.executable} -m pip install "{one.name}{one.specifier}"`'
                   + ("" if needed else ", for the notebooks"))
-        yield Finding(name, version, "" if right else remedy, broken=needed and not right)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)))
+        yield Finding(one.name, version, "" if right else remedy, broken=needed and not right)
 
 
 def kernel() -> Findings:

@@ -36,13 +36,13 @@ def look_at(name: str) -> tuple[Config, str]:
         return V1, "Stable Diffusion v1, by its sizes; no file was looked at"
 
     from minisd.checkpoints.known import VERSIONS
-    from minisd.checkpoints.registry import candidates, find, whole_model
+    from minisd.checkpoints.registry import find, whole_model
 
     try:
-        candidates(name)
+        place = find(name)
     except ValueError as error:
         if name not in VERSIONS:
             raise
         return V1, f"{name}, by its sizes; {error}"
-    source, sd = whole_model(find(name), parts=())
+    source, sd = whole_model(place, parts=())
     return sd.config, str(source)

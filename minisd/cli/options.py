@@ -35,7 +35,7 @@ def make_parser(epilog: str = "") -> Parser:
     add("--negative-prompt", type=text, default="", metavar="TEXT", help="what to keep away from")
     add("--guidance-scale", "--cfg-scale", "--scale", type=number, metavar="G",
         help=f"how strongly to follow the prompt; 0 ignores it, 1 adds nothing (default: the "
-             f"model's own, {V1.guidance_scale:g}; {TOYWORLD.guidance_scale:g} with toyworld)")
+             f"model's own, {V1.guidance_scale:g})")
     add("--steps", "--ddim_steps", type=number, metavar="N",
         help=f"steps from noise to picture, 1 to 999 (default: the model's own, {V1.steps}; "
              f"{TOYWORLD.steps} with toyworld)")

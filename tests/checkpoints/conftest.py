@@ -1,4 +1,4 @@
-"""What these tests share: one small model of v1's topology, and a weights/ of their own."""
+"""What these tests share: one small model of v1's topology, and its words."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,6 @@ import pytest
 import v1_files
 from torch import Tensor
 
-from minisd.checkpoints import load, places, registry, vocabulary
-from minisd.checkpoints.places import SHIPPED
 from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import END, START
 
@@ -32,18 +30,4 @@ def words(tmp_path_factory) -> Path:
     tokens = [*map(str, range(v1_files.SMALL.text.vocab_size - 2)), START, END]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return folder
-
-
-@pytest.fixture
-def weights(tmp_path, monkeypatch) -> Path:
-    """A weights/ of our own, with toyworld in it and nothing else."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "toyworld").symlink_to(SHIPPED, target_is_directory=True)
-    for module in (places, registry, vocabulary):
-        monkeypatch.setattr(module, "WEIGHTS", folder)
-    for module in (registry, load):
-        monkeypatch.setattr(module, "SHIPPED", folder / "toyworld")
-    monkeypatch.delenv("MINISD_MODEL", raising=False)
     return folder

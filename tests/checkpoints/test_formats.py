@@ -79,23 +79,6 @@ def test_bytes_behind_a_zip_are_no_fault(tmp_path) -> None:
     assert agree(all_of(tmp_path / "x.ckpt"), SOME)
 
 
-def test_an_old_lightning_pickle(tmp_path, monkeypatch) -> None:
-    """Published .ckpt files carry a Lightning callback and NumPy numbers; neither is needed."""
-    modules = ["pytorch_lightning", "pytorch_lightning.callbacks",
-               "pytorch_lightning.callbacks.model_checkpoint"]
-    for name in modules:
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    callback = type("ModelCheckpoint", (), {"__module__": modules[-1]})
-    sys.modules[modules[-1]].ModelCheckpoint = callback
-    best = callback()
-    best.score = np.float64(0.5)
-    torch.save({"state_dict": SOME, "callbacks": {callback: {"best": np.float64(1.0)}},
-                "hook": best}, tmp_path / "old.ckpt")
-    for name in modules:
-        monkeypatch.delitem(sys.modules, name)
-    assert agree(all_of(tmp_path / "old.ckpt"), SOME)
-
-
 def rewritten(path: Path, change: Callable[[str, bytes], bytes],
               kind: int = zipfile.ZIP_STORED) -> Path:
     """The archive anew, each record changed, by name and content."""
@@ -108,10 +91,20 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes],
 
 
 @pytest.mark.parametrize("spelling", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
-def test_both_spellings_of_a_numpy_number(tmp_path, spelling) -> None:
-    """NumPy 1's and NumPy 2's, for the same harmless thing."""
-    torch.save({"state_dict": SOME, "score": np.float64(0.5)}, tmp_path / "x.ckpt")
-    path = rewritten(tmp_path / "x.ckpt", lambda name, data: data.replace(
+def test_an_old_lightning_pickle(tmp_path, monkeypatch, spelling) -> None:
+    """Published .ckpt files carry a Lightning callback and numbers of NumPy 1 or 2."""
+    modules = ["pytorch_lightning", "pytorch_lightning.callbacks",
+               "pytorch_lightning.callbacks.model_checkpoint"]
+    callback = type("ModelCheckpoint", (), {"__module__": modules[-1]})
+    with monkeypatch.context() as installed:
+        for name in modules:
+            installed.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[modules[-1]].ModelCheckpoint = callback
+        best = callback()
+        best.score = np.float64(0.5)
+        torch.save({"state_dict": SOME, "callbacks": {callback: {"best": np.float64(1.0)}},
+                    "hook": best}, tmp_path / "old.ckpt")
+    path = rewritten(tmp_path / "old.ckpt", lambda name, data: data.replace(
         b"numpy._core.multiarray", spelling).replace(b"numpy.core.multiarray", spelling))
     assert agree(all_of(path), SOME)
 
@@ -152,13 +145,10 @@ def record(change: Callable[[str, bytes], bytes], kind: int = zipfile.ZIP_STORED
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:6ce01\nsize 4265146304\n"
 CUT = r"it is damaged, cut off, or no safetensors file, nor a torch checkpoint \("
-ENTRY = '{"x": {"dtype": "%s", "shape": [2], "data_offsets": [%d, %d]}}'
 DAMAGE: dict[str, tuple[Build, str]] = {
     "empty": (saved("x.safetensors", lambda b: b""), "it is empty: fetch it again"),
-    "cut in its header": (saved("x.safetensors", lambda b: b[:60]), CUT),
     "the last byte missing": (saved("x.safetensors", lambda b: b[:-1]), CUT),
     "a header that is too long": (saved("x.safetensors", lambda b: b"\xff" * 8 + b[8:]), CUT),
-    "a size that does not fit": (header(ENTRY % ("F32", 0, 4), bytes(4)), CUT),
     "a web page": (saved("x.safetensors", lambda b: PAGE), "it is a web page, not weights"),
     "a Git LFS pointer": (saved("x.ckpt", lambda b: POINTER), "`git lfs pull`"),
     "ckpt, its last bytes missing": (saved("x.ckpt", lambda b: b[:-30]), CUT),

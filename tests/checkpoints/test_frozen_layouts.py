@@ -26,6 +26,7 @@ from torch import Tensor
 
 import minisd
 from minisd.checkpoints import weights
+from minisd.checkpoints.sources import open_model
 from minisd.config import Config
 
 HASHES = Path(__file__).parents[1] / "data" / "frozen_hashes.json"
@@ -119,12 +120,10 @@ def hashes(folder: Path) -> dict[str, dict[str, str]]:
     for name, path in layouts(folder):
         # (c, c, 1, 1) counts as (c, c), as the VAE's attention is written in some layouts
         listed = sorted((ours, shape[:2] if shape[2:] == (1, 1) else tuple(shape))
-                        for ours, shape in weights.open_model(path).shapes.items())
-        if name == "vae alone":
-            loaded = v1_files.small().vae
-            weights.load_into(loaded, path)
-        else:
-            loaded = minisd.load(path, device="cpu", dtype="float32")
+                        for ours, shape in open_model(path).shapes.items())
+        parts = ["encoder", "decoder"] if name == "vae alone" else None
+        sd = minisd.load(path, parts=parts, device="cpu", dtype="float32")
+        loaded = sd.vae if parts else sd
         found[name] = {"names": hashlib.sha256(repr(listed).encode()).hexdigest(),
                        "fingerprint": weights.fingerprint(loaded)}
     return found

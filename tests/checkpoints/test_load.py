@@ -1,24 +1,20 @@
 """Loading: parts alone, dtypes, kernels; and what is wrong with a model, on every way in."""
 
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import v1_files
 from parity import relative_error
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from v1_files import SMALL, assert_same
+from safetensors.torch import save_file
+from v1_files import SMALL
 
 import minisd
 from minisd.checkpoints import formats, sources
 from minisd.checkpoints import load as loading
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.places import SHIPPED
-from minisd.config import V1
 from minisd.pipeline import StableDiffusion
 from minisd.speed import kernels
 
@@ -74,23 +70,15 @@ def test_only_the_parts_asked_for_take_memory(v1sd, path, parts) -> None:
     assert (checkpoint.fingerprint(sd) == checkpoint.fingerprint(v1sd)) == (parts == LOADABLE)
 
 
-def test_a_part_works_alone_and_the_others_say_how_to_load_them(v1sd, path) -> None:
-    pixels = torch.rand(1, 3, 40, 24) * 2 - 1
+def test_a_part_works_alone_and_says_how_to_load_the_others(v1sd, path) -> None:
+    pixels, z = torch.rand(1, 3, 40, 24) * 2 - 1, torch.randn(1, 4, 5, 3)
     coder = minisd.load(path, parts=["encoder"], device="cpu", dtype="float32", fast=False)
     assert torch.equal(coder.vae.encode(pixels).mean, v1sd.vae.encode(pixels).mean)
-    expected = ("the {} was not loaded, only encoder: load the model with parts=['encoder', '{}'], "
-                "or without parts for all of it")
-    for part, use in {
-            "decoder": lambda: coder.decode(torch.zeros(1, 4, 5, 3)),
-            "unet": lambda: coder.unet(torch.zeros(1, 4, 5, 3), torch.tensor([5]),
-                                       torch.zeros(1, 77, 64)),
-            "text_encoder": lambda: coder.text_encoder(torch.tensor([[1]]))}.items():
-        with pytest.raises(ValueError, match=re.escape(expected.format(part, part))):
-            use()
     rest = minisd.load(path, parts=["decoder"], device="cpu", dtype="float32", fast=False)
-    z = torch.randn(1, 4, 5, 3)
     assert torch.equal(rest.vae.decode(z), v1sd.vae.decode(z))
-    with pytest.raises(ValueError, match="the encoder was not loaded"):
+    with pytest.raises(ValueError, match=re.escape(
+            "the encoder was not loaded, only decoder: load the model with parts=['decoder', "
+            "'encoder'], or without parts for all of it")):
         rest.encode_image(pixels)
 
 
@@ -132,8 +120,7 @@ def test_a_part_needs_no_file_but_its_own(v1sd, tmp_path, name) -> None:
         minisd.load(model)
 
 
-@pytest.mark.parametrize("parts", [
-    "unet", [], ["vae"], ["unet", "clip"], 5, [["unet"]]])
+@pytest.mark.parametrize("parts", ["unet", [], ["vae"], ["unet", "clip"]])
 def test_parts_that_are_none_are_refused(path, parts) -> None:
     expected = "parts must be a list of some of 'text_encoder', 'unet', 'encoder', 'decoder', got "
     with pytest.raises(ValueError, match=re.escape(expected + repr(parts))) as error:
@@ -175,29 +162,19 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 # What is wrong with a model; what files, names and sizes are refused for stands beside them
 
-def with_value(value: float, tensors: dict[str, Tensor], folder: Path) -> Path:
-    """A file in which one number among 9.3 million is this one."""
-    spoilt = tensors[NAME].clone()
-    spoilt[-1] = value
-    save_file(tensors | {NAME: spoilt}, folder / "model.safetensors")
-    return folder / "model.safetensors"
-
-
-def test_a_number_that_is_none_leaves_a_model_as_it_was(tensors, tmp_path) -> None:
-    path, other = with_value(float("-inf"), tensors, tmp_path), v1_files.small(1)
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    for load in (partial(checkpoint.load_into, other), minisd.load):
-        with pytest.raises(ValueError, match=f"model.safetensors: {OURS} contains NaN or infinity"):
-            load(path)
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-
-
-def test_values_that_only_the_dtype_cannot_hold(tensors, tmp_path) -> None:
-    path = with_value(7e4, tensors, tmp_path)
+def test_a_number_that_is_none_or_too_large_is_refused(tensors, tmp_path) -> None:
+    """One among 9.3 million, which only float16 cannot hold, or no dtype."""
+    path, spoilt = tmp_path / "model.safetensors", tensors[NAME].clone()
+    spoilt[-1] = 7e4
+    save_file(tensors | {NAME: spoilt}, path)
     for dtype in ("float32", "bfloat16"):
         assert minisd.load(path, device="cpu", dtype=dtype).vae.decoder.conv_out.bias[-1] > 6e4
     with pytest.raises(ValueError, match=r"reaches 7e\+04, too much for torch.float16: load in fl"):
         minisd.load(path, device="cpu", dtype="float16")
+    spoilt[-1] = float("-inf")
+    save_file(tensors | {NAME: spoilt}, path)
+    with pytest.raises(ValueError, match=f"model.safetensors: {OURS} contains NaN or infinity"):
+        minisd.load(path)
 
 
 def test_memory_is_taken_when_all_names_and_shapes_fit(tensors, tmp_path, monkeypatch) -> None:
@@ -226,24 +203,3 @@ def test_torchs_default_dtype_changes_no_picture(default, dtype) -> None:
         finally:
             torch.set_default_dtype(torch.float32)
     assert painted[0] == painted[1]
-
-
-# At full size
-
-@pytest.mark.slow
-def test_every_layout_at_full_size(tmp_path) -> None:
-    """The 1,066,235,307 numbers of v1 in float16, from three layouts; 2.1 GB of disk for each."""
-    with torch.device("meta"):
-        expected = StableDiffusion(V1).half()
-    expected.to_empty(device="cpu").requires_grad_(False)
-    for tensor in expected.state_dict().values():       # random bits, below float16's NaN
-        tensor.view(torch.int16).random_(0, 0x7BFF)
-    path = tmp_path / "v1.safetensors"
-    save_file(v1_files.compvis(expected), path)
-    assert_same(minisd.load(path, dtype="float16", device="cpu"), expected)
-    torch.save({"state_dict": load_file(path)}, tmp_path / "v1.ckpt")
-    path.unlink()
-    assert_same(minisd.load(tmp_path / "v1.ckpt", dtype="float16", device="cpu"), expected)
-    (tmp_path / "v1.ckpt").unlink()
-    folder = v1_files.diffusers_folder(expected, tmp_path / "v1", old=True)
-    assert_same(minisd.load(folder, dtype="float16", device="cpu"), expected)

@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import v1_files
 from safetensors.torch import load_file, save_file
 from torch import nn
-from v1_files import SMALL, VAE
 
 from minisd.checkpoints import weights
 from minisd.clip import CLIPTextTransformer
-from minisd.pipeline import StableDiffusion
 
 
 @pytest.fixture
@@ -44,22 +41,9 @@ def test_weights_come_back_in_the_networks_dtype(net, other, tmp_path, dtype):
         loaded = other.state_dict()[name]
         assert loaded.dtype == dtype and torch.equal(loaded, value.half().to(dtype))
     assert all(p.requires_grad for p in other.parameters())
-
-
-def test_one_network_of_any_file(v1sd, tensors, tmp_path):
-    whole, vae = tmp_path / "model.safetensors", tmp_path / "vae.ckpt"
-    save_file(tensors, whole)
-    # As the improved decoders of 2022 were published: alone, its training's leftovers beside it.
-    alone = {name.removeprefix(VAE): value for name, value in tensors.items()
-             if name.startswith(VAE)} | {"loss.logvar": torch.zeros(()),
-                                         "model_ema.decay": torch.zeros(())}
-    torch.save({"state_dict": alone}, vae)
-    folder = v1_files.diffusers_folder(v1sd, tmp_path / "folder", old=True)
-    for path in (whole, vae, folder, folder / "vae" / "diffusion_pytorch_model.safetensors"):
-        other = v1_files.small(1)
-        weights.load_into(other.vae, path)
-        assert all(map(torch.equal, other.vae.parameters(), v1sd.vae.parameters())), path
-        assert not torch.equal(other.unet.conv_in.weight, v1sd.unet.conv_in.weight)
+    weights.load_into(net, tmp_path / "half.safetensors")
+    assert weights.fingerprint(other) == weights.fingerprint(net)
+    assert re.fullmatch("[0-9a-f]{12}", weights.fingerprint(net))
 
 
 # Strictness
@@ -85,14 +69,6 @@ def test_one_error_lists_all_differences_and_nothing_is_loaded(other, path):
     assert "layers.0.norm1.weight (21, 1) instead of (21,)" in text
 
 
-def test_a_model_without_memory_cannot_be_filled(tensors, tmp_path):
-    save_file(tensors, tmp_path / "x.safetensors")
-    with torch.device("meta"):
-        sd = StableDiffusion(SMALL)
-    with pytest.raises(ValueError, match="lies on the meta device and cannot hold values"):
-        weights.load_into(sd, tmp_path / "x.safetensors")
-
-
 # Writing
 
 def test_others_may_read_a_saved_file_as_any_other(net, tmp_path):
@@ -104,16 +80,6 @@ def test_others_may_read_a_saved_file_as_any_other(net, tmp_path):
 
 
 # Whose they are
-
-def test_the_fingerprint_does_not_depend_on_the_dtype_loaded_in(net, tmp_path, tiny):
-    weights.save(net, tmp_path / "net.safetensors")             # float16, as shipped
-    names = set()
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        loaded = CLIPTextTransformer(tiny.text).to(dtype)
-        weights.load_into(loaded, tmp_path / "net.safetensors")
-        names.add(weights.fingerprint(loaded))
-    assert len(names) == 1 and re.fullmatch("[0-9a-f]{12}", names.pop())
-
 
 def test_the_fingerprint_sees_a_change_of_any_tensor_name_and_shape(net, other):
     seen = {weights.fingerprint(net), weights.fingerprint(other)}

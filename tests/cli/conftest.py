@@ -25,6 +25,7 @@ class Stub(StableDiffusion):
         self.to(torch.bfloat16).weights = "toyworld"
         self.run = None
         self.loaded = {}
+        self.error = None
         self.before_painting = self.during_painting = lambda: None
 
     def load(self, model="auto", *, device="auto", dtype="auto"):
@@ -34,6 +35,8 @@ class Stub(StableDiffusion):
     def text_to_image(self, prompt, **settings):
         self.run = run = plan(self.config, prompt, settings)
         self.before_painting()
+        if self.error is not None:
+            raise self.error
         for index in range(run.steps_to_run):
             run.on_step(SimpleNamespace(index=index, total=run.steps_to_run))
         self.during_painting()

@@ -27,7 +27,7 @@ from minisd.observe.trace import Trace
 PROMPT = "a red car below a yellow balloon"
 FAST = ["a red car", "--steps", "5", "-H", "64", "-W", "64"]
 ASKED = {"steps": 5, "seed": 42, "height": 64, "width": 64}
-DEFAULTS = {"prompts": ("x",), "negative_prompt": "", "guidance_scale": 3.0, "steps": 25,
+DEFAULTS = {"prompts": ("x",), "negative_prompt": "", "guidance_scale": 7.5, "steps": 25,
             "sampler": "ddim", "eta": 0.0, "seeds": (42,), "height": None, "width": None}
 
 
@@ -83,14 +83,14 @@ def test_the_tables_are_those_of_the_package():
 def test_the_record_in_a_picture(stub, capsys):
     assert main([PROMPT, "-o", "new/out.png", "--negative-prompt", "sand", "-H", "64"]) == 0
     assert png.read_metadata("new/out.png") == {
-        "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 3.0, "steps": 25,
+        "prompt": PROMPT, "negative_prompt": "sand", "guidance_scale": 7.5, "steps": 25,
         "sampler": "ddim", "eta": 0.0, "dtype": "bfloat16", "model": "toyworld",
         "weights": "toyworld", "fingerprint": weights.fingerprint(stub),
         "minisd_version": minisd.__version__, "seed": 42, "height": 64, "width": 128}
     out, err = capsys.readouterr()
     path, summary = out.splitlines()
     assert Path(path) == Path("new/out.png")
-    assert re.fullmatch(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 3, seed 42, toyworld "
+    assert re.fullmatch(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 7.5, seed 42, toyworld "
                         r"in bfloat16", summary)
     assert "25/25" in err and "100%" in err
     assert os.listdir("new") == ["out.png"]
@@ -229,7 +229,7 @@ def test_the_first_command_of_the_readme(tmp_path):
     assert done.returncode == 0, done.stderr
     path, summary = done.stdout.splitlines()
     assert Path(path) == Path("outputs") / "a-red-car-below-a-yellow-balloon-42.png"
-    assert re.match(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 3, seed 42", summary)
+    assert re.match(r"1 picture in \d+\.\d s: 25 ddim steps, guidance 7.5, seed 42", summary)
     assert "25/25" in done.stderr and "warning" not in done.stderr
     record = png.read_metadata(tmp_path / path)
     assert record["prompt"] == PROMPT and record["model"] == "toyworld"

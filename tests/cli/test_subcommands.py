@@ -1,7 +1,6 @@
 """info, models, download, verify and lab."""
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -19,7 +18,6 @@ from jupyterlab.labapp import LabApp
 import minisd
 from minisd.checkpoints import download, known, places, registry
 from minisd.checkpoints.config_file import write_config
-from minisd.checkpoints.known import File, Model
 from minisd.checkpoints.places import SHIPPED, WEIGHTS
 from minisd.cli import arguments, lab
 from minisd.cli.main import main
@@ -27,34 +25,6 @@ from minisd.config import TOYWORLD, V1
 from minisd.observe import summary
 
 ROOT = places.PACKAGE.parent
-BAD = {
-    "info of nothing": (["info", "nope"], "unknown model 'nope': expected 'auto', .* or the path"),
-    "info of a folder": (["info", "folder"], "folder is no model|folder: "),
-    "models of what": (["models", "v1"], "unexpected 'v1': see --help"),
-    "download another": (["download", "sdxl"], "'sdxl' .choose from '?v1-5"),
-    "download half of nothing": (["download", "tokenizer", "--half"], "no float16 version"),
-    "download into a file": (["download", "tokenizer", "--folder", "text.txt/x"],
-                             "choose another with --folder"),
-    "verify a folder": (["verify", "folder"], "expected a file that is there, got 'folder'"),
-    "replay text": (["replay", "text.txt"], "'text.txt' cannot be read"),
-    "replay a stranger": (["replay", "photo.png"], "'photo.png' carries no metadata of minisd"),
-    "replay to jpg": (["replay", "photo.png", "-o", "x.jpg"], "ends in .png, got 'x.jpg'"),
-    "lab on port 0": (["lab", "--port", "0"], "--port: expected 1 to 65535, got 0"),
-    "lab with a word": (["lab", "00_quickstart"], "what is JupyterLab's goes after --"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_status_2(case, photo, refused, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("hello")
-    Path("folder").mkdir()
-    Path("folder", "file").touch()
-    before = sorted(os.listdir())
-    argv, phrase = BAD[case]
-    line = refused(*argv)
-    assert re.search(phrase, line), line
-    assert sorted(os.listdir()) == before
 
 
 # info and models
@@ -101,25 +71,6 @@ def test_models_also_say_where_the_user_s_weights_go(capsys, monkeypatch, tmp_pa
 
 # download and verify
 
-def test_download(monkeypatch, tmp_path, capsys):
-    """From a hub cache, without a licence to accept and without a network."""
-    files = []
-    for name, data in (("vocab.json", b'{"a": 0}'), ("merges.txt", b"a b\n")):
-        digest = hashlib.sha256(data).hexdigest()
-        blob = tmp_path / "cache" / "models--owner--model" / "blobs" / digest
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        blob.write_bytes(data)
-        files.append(File("owner/model", "main", f"tokenizer/{name}", digest, len(data)))
-    monkeypatch.setitem(known.KNOWN, "tokenizer", Model("", tuple(files), restricted=False))
-    monkeypatch.setattr(download.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "weights"
-    assert main(["download", "tokenizer", "--folder", str(folder)]) == 0
-    assert (folder / "tokenizer" / "vocab.json").read_bytes() == b'{"a": 0}'
-    *files, last = capsys.readouterr().out.splitlines()
-    assert len(files) == 2 and all("checksum right" in line for line in files)
-    assert last == f"the vocabulary is in {folder / 'tokenizer'}"
-
-
 def test_every_option_of_download_arrives(monkeypatch, tmp_path, capsys):
     asked: dict[str, object] = {}
 
@@ -137,14 +88,31 @@ def test_every_option_of_download_arrives(monkeypatch, tmp_path, capsys):
     assert main(["download", "v1-4"]) == 0
     assert asked["root"] == WEIGHTS and not asked["accept_licence"]
     assert capsys.readouterr().out.endswith("-m v1-4\n")
+    assert main(["download", "tokenizer"]) == 0
+    assert capsys.readouterr().out == f"the vocabulary is in {WEIGHTS / 'tokenizer'}\n"
 
 
-def test_verify(tmp_path, capsys, refused):
+def test_verify(monkeypatch, tmp_path, capsys):
     path = SHIPPED / "vae.safetensors"
     assert main(["verify", str(path)]) == 0
     assert f"{path} is vae.safetensors of toyworld (" in capsys.readouterr().out
-    (tmp_path / "empty.safetensors").touch()
-    assert "is empty" in refused("verify", str(tmp_path / "empty.safetensors"))
+    monkeypatch.setattr(known, "NAMES", {})
+    named = tmp_path / "v1-5-pruned-emaonly.safetensors"
+    named.symlink_to(path)
+    assert main(["verify", str(named)]) == 0
+    assert capsys.readouterr().out == (
+        f"{named} is readable, but none of the files known here ({path.stat().st_size:,} bytes, "
+        f"SHA-256 {known.sha256(path)}): the published {named.name} has 4,265,146,304 bytes\n")
+
+
+@pytest.mark.parametrize(("name", "data", "fault"), [
+    ("a.ckpt", b"PK\x03\x04" + bytes(99), "it is damaged"), ("a.safetensors", b"", "it is empty"),
+    ("vocab.json", b'{"a": ', "it is damaged"), ("merges.txt", b"\xff\xfe", "no text in UTF-8")])
+def test_verify_says_why_a_file_cannot_be_read(tmp_path, refused, name, data, fault):
+    path = tmp_path / name
+    path.write_bytes(data)
+    line = refused("verify", str(path))
+    assert fault in line and f"({len(data):,} bytes, SHA-256 {known.sha256(path)})" in line
 
 
 # lab
