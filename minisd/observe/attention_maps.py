@@ -85,12 +85,11 @@ def record_attention(network: nn.Module, *, kind: str | None = "cross",
 
 
 @contextmanager
-def edit_attention(network: nn.Module, edit: Edit, *, kind: str | None = "cross",
-                   layers: Sequence[str] = (), rows: int | None = None) -> Iterator[None]:
-    """Let `edit(weights, layer)` replace weights in every call made inside the `with`.
+def edit_attention(network: nn.Module, edit: Edit, *, rows: int | None = None) -> Iterator[None]:
+    """Let `edit(weights, layer)` replace cross-attention in every call made inside the `with`.
 
     It gets (b, heads, n, m) and returns as much, or None to leave them; see scale_word.
-    kind, layers, rows: see record_attention.
+    rows: see record_attention.
     """
     def hear(weights: Tensor, layer: str) -> Tensor | None:
         replaced = edit(weights.clone(), layer)
@@ -99,7 +98,7 @@ def edit_attention(network: nn.Module, edit: Edit, *, kind: str | None = "cross"
                              f"{tuple(replaced.shape)}, expected {tuple(weights.shape)}")
         return replaced
 
-    with _listening(network, hear, kind, layers, rows):
+    with _listening(network, hear, "cross", (), rows):
         yield
 
 
@@ -144,18 +143,18 @@ def scale_word(token_index: int | Sequence[int], factor: float) -> Edit:
 
 
 def word_maps(record: Iterable[AttentionMap], token_index: int | Sequence[int],
-              size: tuple[int, int], *, row: int = -1) -> Tensor:
+              size: tuple[int, int]) -> Tensor:
     """Where the picture reads a word: the mean of all cross-attention maps in `record`, (h, w).
 
     token_index: the word's position among the prompt's tokens, 0 being the start; several are
-    added up. size: (height, width) of the latents. row: of the batch; the last one, -1, is the
-    conditional half of a guided run of one picture. To see one layer or one step, select its maps:
+    added up. size: (height, width) of the latents. Of a batch the last row counts, the conditional
+    half of a guided run of one picture. To see one layer or one step, select its maps:
     [m for m in record if m.call == 7]. The values are shares of a cell's attention, 0 .. 1.
     """
     maps = []
     for entry in record:
         if entry.kind == "cross":
-            weights = entry.weights[row].float()
+            weights = entry.weights[-1].float()
             weights = weights.mean(0) if weights.ndim == 3 else weights         # n m
             share = weights[:, _tokens(token_index, weights)].sum(1)
             coarse = share.view(1, 1, *_level_size(len(share), size))

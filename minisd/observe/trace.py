@@ -287,7 +287,7 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
         record_attention(sd.unet, rows=len(run.prompts), mean_of_heads=True) if attention
         else nullcontext([]))
     with recorder as maps:
-        trace = Trace.record(_shown(sd.steps(prompt, **fixed), run.on_step), maps)
+        trace = Trace.record(_watched(sd.steps(prompt, **fixed), run.on_step), maps)
     marks = {"none": [], "all": range(len(trace) + 1),
              "snapshots": snapshot_marks(len(trace))}[pictures]
     factor = sd.config.vae.downscale
@@ -305,8 +305,8 @@ def record(sd: StableDiffusion, prompt: str | Sequence[str], *, pictures: Decode
                    factors=preview.factors_of(sd.config.vae), enlarge=factor)
 
 
-def _shown(steps: Iterable[SampleStep], on_step: Callable[[SampleStep], None] | None
-           ) -> Iterator[SampleStep]:
+def _watched(steps: Iterable[SampleStep], on_step: Callable[[SampleStep], None] | None
+             ) -> Iterator[SampleStep]:
     for step in steps:
         if on_step is not None:
             on_step(step)

@@ -1,8 +1,6 @@
 """PNG files with their records, and the names that nobody chose."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +10,6 @@ from minisd.observe import png
 
 METADATA = {"prompt": "a \"red\" car\nbelow 一只猫 😀 caf\udce9", "seed": 2 ** 63 - 1, "eta": 0.1,
             "strength": None, "negative_prompt": ""}
-PAINTERS, EACH = 4, 6           # programs side by side, and the pictures of each
-# Waits for the others, then saves as many pictures of one name.
-PAINT = """
-import sys, time
-from pathlib import Path
-from PIL import Image
-from minisd.observe import png
-folder = Path(sys.argv[1])
-(folder / f"ready-{sys.argv[2]}").touch()
-while len(list(folder.glob("ready-*"))) < int(sys.argv[3]):
-    time.sleep(0.01)
-for i in range(int(sys.argv[4])):
-    path = png.default_path("a fish", 7, folder / "outputs")
-    png.save_png(Image.new("RGB", (1, 1)), path, {"painter": sys.argv[2], "i": i}, new=True)
-"""
 
 
 def test_metadata_round_trip(tmp_path: Path, picture: Image.Image) -> None:
@@ -86,13 +69,3 @@ def test_the_longest_name_fits_a_file_system(tmp_path: Path, picture: Image.Imag
     path = png.default_path("𝔸𐐀𐐀𐐀" * 50, 2 ** 63 - 1, tmp_path)
     assert len(os.fsencode(path.name)) <= 255
     png.save_png(picture, path)
-
-
-def test_programs_side_by_side_lose_no_picture(tmp_path: Path) -> None:
-    """All save under one default name at once."""
-    painters = [subprocess.Popen([sys.executable, "-c", PAINT, tmp_path, str(number),
-                                  str(PAINTERS), str(EACH)]) for number in range(PAINTERS)]
-    assert [painter.wait() for painter in painters] == [0] * PAINTERS
-    saved = {tuple(png.read_metadata(path).values())
-             for path in (tmp_path / "outputs").iterdir()}
-    assert saved == {(str(number), i) for number in range(PAINTERS) for i in range(EACH)}

@@ -4,8 +4,7 @@ import pytest
 
 from minisd.checkpoints.places import WEIGHTS
 from minisd.checkpoints.vocabulary import read_tokenizer
-from minisd.observe.tokens import join, token_bytes
-from minisd.observe.words import ladder, merged_together, word_tokens
+from minisd.observe.tokens import join, ladder, merged_together, token_bytes, word_tokens
 
 # What CLIP does with "a cute and adorable bunny": rank among its merges, and the pair.
 BUNNY = {2: "a n", 11: "o r", 25: "an d</w>", 57: "u n", 67: "l e</w>", 82: "a d", 84: "a b",
