@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minisd.figures import style
 from minisd.figures.pixels import array
-from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, blank, entitle, house
+from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, house, titled
 
 Line = tuple[Sequence[float], Sequence[float]]      # x and y
 MARKERS, STYLES, HATCHES = "osD^vP", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "\\\\")
@@ -72,7 +72,7 @@ def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title:
     groups: Any = values if several else {"": values}
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     thick = 0.8 / len(groups)
-    figure = blank(max(0.42, 0.3 * len(groups)) * len(names) + 1.1 + 0.3 * style.title_lines(title))
+    figure = titled(title, max(0.42, 0.3 * len(groups)) * len(names) + 1.1)
     axes, places = figure.subplots(), np.arange(len(names))
     for i, (label, group) in enumerate(groups.items()):
         sizes = [float(group.get(name, 0.0)) for name in names]
@@ -88,23 +88,16 @@ def bars(values: Mapping[str, float] | Mapping[str, Mapping[str, float]], title:
     axes.axvline(0, color=INK, linewidth=1)
     axes.invert_yaxis()
     legend(figure, [axes] * several)
-    entitle(figure, title)
     return figure
 
 
 @house()
-def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Sequence[str] = (),
-           paths: Mapping[str, Tensor] | None = None, height: float = 3.8) -> Figure:
-    """Clouds (n, 2) by name in each panel, all on the same axes.
-
-    paths: by panel, (steps, n, 2): the ways of points, behind the clouds.
-    """
-    figure, cells = panelled(panels, title, height, share=True)
+def points(panels: Mapping[str, Mapping[str, Tensor]], title: str, *, kinds: Sequence[str] = ()
+           ) -> Figure:
+    """Clouds (n, 2) by name in each panel, all on the same axes."""
+    figure, cells = panelled(panels, title, 3.8, share=True)
     names: dict[str, int] = {}
-    for axes, (head, clouds) in zip(cells, panels.items(), strict=True):
-        if paths and head in paths:
-            axes.plot(*array(paths[head]).transpose(2, 0, 1), color=COLOURS["time"], linewidth=1,
-                      alpha=0.6, zorder=1)
+    for axes, clouds in zip(cells, panels.values(), strict=True):
         for name, cloud in clouds.items():
             i = names.setdefault(name, len(names))
             x, y = array(cloud).T
@@ -125,12 +118,9 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
     """A matrix (n, m) with its labels, and each value in its cell; NaN is left white.
 
     signed: white at 0, red above, blue below. ceiling: the value with the strongest colour, by
-    default the largest. Raises ValueError where the labels are not as many as rows and columns.
+    default the largest.
     """
     found = array(values)
-    if found.shape != (len(rows), len(columns)):
-        raise ValueError(f"a matrix {found.shape} takes as many labels, got {len(rows)} and "
-                         f"{len(columns)}")
     rows = [style.printable(name, LABEL) for name in rows]
     columns = [style.printable(name, HEAD) for name in columns]
     letter = style.EM * SMALL / 72
@@ -139,7 +129,7 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
     slanted = max(map(len, columns)) > UPRIGHT
     above = 0.75 * letter * max(map(len, columns)) if slanted else 0.2
     wide = max(7.0, beside + side * len(columns) + 0.4, (beside + above) * slanted)
-    figure = blank(side * len(rows) + above + 0.8 + 0.3 * style.title_lines(title, wide), wide)
+    figure = titled(title, side * len(rows) + above + 0.8, wide)
     axes = figure.subplots()
     top = ceiling or float(np.nanmax(np.abs(found))) or 1.0
     shown = axes.imshow(found, cmap=style.SIGNED if signed else style.MAGNITUDE, vmax=top,
@@ -157,7 +147,6 @@ def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], title: s
             light = np.dot(shown.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
             axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=10.5,
                       color=INK if light > 0.5 else "white")
-    entitle(figure, title)
     return figure
 
 
@@ -168,13 +157,12 @@ def panelled(heads: Collection[str], title: str, height: float, *, share: bool =
     """A titled figure with a panel under each head, three in a row; the rest of a row is empty."""
     count, across = len(heads), min(len(heads), ACROSS)
     rows = -(-count // across)
-    figure = blank(height * rows + 0.3 * style.title_lines(title) + 0.3)
+    figure = titled(title, height * rows + 0.3)
     cells = figure.subplots(rows, across, squeeze=False, sharex=share, sharey=share).ravel()
     for axes, head in zip(cells, heads, strict=False):
         axes.set_title(style.wrapped(head, WIDE / across - 1, style.HEAD))
     for axes in cells[count:]:
         axes.axis("off")
-    entitle(figure, title)
     return figure, list(cells[:count])
 
 

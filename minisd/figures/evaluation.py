@@ -12,8 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter
 
 from minisd.figures import style
-from minisd.figures.charts import legend, written_out
-from minisd.figures.style import COLOURS, INK, Figure, blank, entitle, house, percent
+from minisd.figures.charts import written_out
+from minisd.figures.style import COLOURS, Figure, blank, entitle, house, percent, titled
 
 Row = Mapping[str, Any]
 TEXT = COLOURS["text"]
@@ -25,7 +25,7 @@ def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
 
     rates: by what was counted, such as {"pairs seen": ..., "  of one thing": ...}.
     """
-    figure = blank(0.5 * len(rates) + 0.9 + 0.3 * style.title_lines(title))
+    figure = titled(title, 0.5 * len(rates) + 0.9)
     axes = figure.subplots()
     for y, rate in enumerate(rates.values()):
         axes.plot([rate["low"], rate["high"]], [y, y], color=TEXT, linewidth=6, alpha=0.45,
@@ -38,55 +38,6 @@ def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
     in_percent(axes.xaxis)
     axes.set_xlabel("right, in % of prompts, with the 95 % interval")
     axes.grid(axis="y", visible=False)
-    entitle(figure, title)
-    return figure
-
-
-def adherence_bars(rows: Sequence[Row]) -> Figure:
-    """How often each attribute of a prompt comes out right.
-
-    rows: {"group": what the prompts are, "rates": {attribute: rate}}, the attributes alike.
-    """
-    attributes = list(rows[0]["rates"])
-    whole = {row["group"]: row["rates"][attributes[-1]] for row in rows}
-    return grouped({f"{row['group']} (n = {whole[row['group']]['of']:,})":
-                    [row["rates"][name] for name in attributes] for row in rows},
-                   attributes, "what has to be right", "Everything is right for " + ", ".join(
-                       f"{100 * rate['share']:.1f} % ({name})" for name, rate in whole.items()))
-
-
-def stages(rows: Sequence[Row]) -> Figure:
-    """Adherence of earlier stages of training, in the order of training.
-
-    rows: {"name", "seen": rate, "held_out": rate}.
-    """
-    groups = {"pairs seen in training": [row["seen"] for row in rows],
-              "pairs held out": [row["held_out"] for row in rows]}
-    ways = ", ".join(f"from {percent(rates[0]['share'])} to {percent(rates[-1]['share'])} for "
-                     f"{name}" for name, rates in groups.items())
-    return grouped(groups, [str(row["name"]) for row in rows], "stage of training",
-                   f"Adherence goes {ways}")
-
-
-@house()
-def grouped(groups: Mapping[str, Sequence[Row]], names: Sequence[str], xlabel: str, title: str
-            ) -> Figure:
-    """Rates as bars with their intervals, at each name one of every group."""
-    figure, width = blank(5.5), 0.8 / len(groups)
-    axes, places = figure.subplots(), np.arange(len(names))
-    for i, (label, rates) in enumerate(groups.items()):
-        shares = [rate["share"] for rate in rates]
-        drawn = axes.bar(places + (i - (len(groups) - 1) / 2) * width, shares, 0.92 * width,
-                         yerr=reach(rates), capsize=4, ecolor=INK, label=label, color=TEXT,
-                         alpha=style.PALE if i else 1, hatch="//" if i else "")
-        axes.bar_label(drawn, [f"{100 * share:.1f}" for share in shares], padding=3,
-                       fontsize=style.SMALL)
-    axes.set_xticks(places, [style.wrapped(name, 8 / len(names), style.HEAD) for name in names])
-    axes.set_xlabel(xlabel)
-    axes.grid(axis="x", visible=False)
-    in_percent(axes.yaxis)
-    legend(figure, [axes])
-    entitle(figure, title)
     return figure
 
 

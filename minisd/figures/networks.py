@@ -41,7 +41,7 @@ class Box:
         return self.channels, self.height, self.width
 
 
-def plan(config: UNetConfig, latent_size: tuple[int, int]) -> list[Box]:
+def unet_boxes(config: UNetConfig, latent_size: tuple[int, int]) -> list[Box]:
     """Every block in the order in which it runs, with the sizes that go through it."""
     sizes = [latent_size]
     for _ in config.channels[1:]:
@@ -80,7 +80,7 @@ def unet_map(config: UNetConfig, latent_size: tuple[int, int]) -> Figure:
     The number in a box says how many channels leave it; below a box of the upsampling path, how
     many go in. A row is one size of the grid; where the prompt is read, it says so.
     """
-    boxes = plan(config, latent_size)
+    boxes = unet_boxes(config, latent_size)
     levels, skips = len(config.channels), sum(box.skip >= 0 and box.side == "down"
                                               for box in boxes)
     figure = blank(1.05 * levels + 1.6)
@@ -89,10 +89,11 @@ def unet_map(config: UNetConfig, latent_size: tuple[int, int]) -> Figure:
     axes.axis("off")
     for level in range(levels):
         own = [box for box in boxes if box.level == level]
-        axes.text(label, -ROW * level, f"{own[0].height} x {own[0].width} cells\n" + (
-            "read the prompt" if any(box.attention for box in own) else "no attention"),
-            va="center", fontsize=SMALL, linespacing=1.3,
-            color=TEXT if any(box.attention for box in own) else INK)
+        reads = {box.side for box in own if box.attention}
+        words = "the middle reads the prompt" if reads == {"mid"} else "read the prompt"
+        axes.text(label, -ROW * level, f"{own[0].height} x {own[0].width} cells\n"
+                  f"{words if reads else 'no attention'}", va="center", fontsize=SMALL,
+                  linespacing=1.3, color=TEXT if reads else INK)
     letters = 8.5 if len(boxes) > MANY else 12.0
     for i, box in enumerate(boxes):
         _box(axes, i, box, letters)
@@ -108,7 +109,7 @@ def unet_map(config: UNetConfig, latent_size: tuple[int, int]) -> Figure:
         Patch(facecolor="white", edgecolor=INK, label="convolution, halving, doubling"),
         Line2D([], [], color=COLOURS["latent"], label="skip")],
         loc="outside lower center", ncols=4, fontsize=SMALL)
-    smallest = min(boxes, key=lambda box: box.height * box.width)
+    smallest = next(box for box in boxes if box.side == "mid")
     entitle(figure, f"{skips} skips lead across the U; at the bottom "
                     f"{smallest.height * smallest.width} cells of {smallest.channels:,} numbers "
                     f"stand for {latent_size[0] * latent_size[1]:,} of {config.latent_channels}")

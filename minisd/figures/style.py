@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 from cycler import cycler
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter, LogFormatter, StrMethodFormatter
@@ -102,10 +104,16 @@ class Figure(matplotlib.figure.Figure):
             super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        """In few colours, so that a notebook full of pictures stays small; the title as alt."""
+        """In few colours, so that a notebook full of pictures stays small.
+
+        Its alternative text is the title, and what toyworld's judge reads from its pictures.
+        """
+        from minisd.toyworld.evaluation.verdict import aloud
         file = io.BytesIO()
         few_colours(as_picture(self)).save(file, "PNG", optimize=True)
-        return file.getvalue(), {"alt": " ".join(self.get_suptitle().split())}
+        shown = [np.asarray(image.get_array()) for image in self.findobj(AxesImage)]
+        pictures = [Image.fromarray(values) for values in shown if values.dtype == np.uint8]
+        return file.getvalue(), {"alt": aloud(" ".join(self.get_suptitle().split()), pictures)}
 
 
 def _ticks(kind: type[Formatter], formatter: Formatter, values: list[float]) -> list[str]:
@@ -119,11 +127,10 @@ def as_picture(figure: matplotlib.figure.Figure) -> Image.Image:
 
 
 def save(figure: matplotlib.figure.Figure, path: Path) -> None:
-    """Write a figure whole or not at all, in the format that the file's name says."""
-    kind = path.suffix.lstrip(".")
+    """Write a figure as a PNG file, whole or not at all."""
     # Without the version that matplotlib adds, the same numbers give the same bytes.
     with written_whole(path) as part:
-        figure.savefig(part, format=kind, metadata={"Software": None} if kind == "png" else None)
+        figure.savefig(part, format="png", metadata={"Software": None})
 
 
 def blank(height: float, width: float = WIDE) -> Figure:
@@ -136,6 +143,13 @@ def entitle(figure: Figure, title: str) -> None:
     heading = figure.suptitle(wrapped(title, figure.get_figwidth() - 0.2, TITLE), x=0.008,
                               ha="left", fontsize=TITLE)
     embolden(heading)
+
+
+def titled(title: str, height: float, width: float = WIDE) -> Figure:
+    """An empty figure under its title; height: without the title."""
+    figure = blank(height + 0.3 * title_lines(title, width), width)
+    entitle(figure, title)
+    return figure
 
 
 def embolden(text: Text) -> None:

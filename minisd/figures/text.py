@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minisd.figures import style
 from minisd.figures.pixels import array
-from minisd.figures.style import COLOURS, ERROR, HEAD, WIDE, Figure, blank, entitle, house
+from minisd.figures.style import COLOURS, ERROR, HEAD, WIDE, Figure, house, titled
 from minisd.observe.tokens import readable
 from minisd.tokenizer import Encoded
 
@@ -46,7 +46,7 @@ def token_chips(prompts: Mapping[str, Encoded], title: str, *, chosen: int = -1)
                 x, row = label, row + 1
             chips.append((x, row, wide, text, number, kind, place == chosen))
             x += wide + GAP
-    figure = blank(LINE * (row + 1) + 0.2 + 0.3 * style.title_lines(title))
+    figure = titled(title, LINE * (row + 1) + 0.2)
     axes = figure.subplots()
     axes.set(xlim=(0, WIDE), ylim=(-LINE * (row + 1), 0))
     axes.axis("off")
@@ -60,14 +60,13 @@ def token_chips(prompts: Mapping[str, Encoded], title: str, *, chosen: int = -1)
         for up, words, size in ((0.12, text, HEAD), (-0.15, str(number), 10.5)):
             axes.text(x + wide / 2, y + up, words, ha="center", va="center", color="white",
                       fontsize=size)
-    entitle(figure, title)
     return figure
 
 
 @house()
 def place_bars(encoded: Encoded, values: Mapping[str, Tensor], ylabel: str, title: str) -> Figure:
     """One number for each of the 77 places, coloured by what stands there; a panel per key."""
-    figure = blank(1.9 * len(values) + 1.0 + 0.3 * style.title_lines(title))
+    figure = titled(title, 1.9 * len(values) + 1.0)
     cells = figure.subplots(len(values), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     colours = [KINDS[kind] for kind in kinds(encoded)]
     for axes, (name, heights) in zip(cells, values.items(), strict=True):
@@ -78,5 +77,4 @@ def place_bars(encoded: Encoded, values: Mapping[str, Tensor], ylabel: str, titl
     figure.supylabel(ylabel, fontsize=HEAD)
     figure.legend(handles=[Patch(facecolor=colour, label=kind) for kind, colour in LEGEND.items()],
                   loc="outside lower center", ncols=len(LEGEND))
-    entitle(figure, title)
     return figure

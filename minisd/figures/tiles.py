@@ -19,6 +19,7 @@ LARGEST = 3.2                   # inches of one picture, where the page would al
 STRETCH = 3.0                   # standard deviations at either end of a station's colours
 STRIP = 15                      # ids that are shown; the others are counted
 LABEL, CAPTION = 40, 200        # letters of a row's label, of a tile's
+ACROSS = 8                      # pictures in a row of a sheet of samples
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,14 @@ Cells = Sequence[Tile]
 def picture_grid(images: Sequence[Sequence[Image.Image | None]], row_labels: Sequence[str],
                  column_labels: Sequence[str], title: str, *, side: float = LARGEST) -> Figure:
     """Rows of pictures of at most `side` inches, with labels at the left and on top."""
-    rows, columns = len(images), max(len(row) for row in images)
-    if len(row_labels) != rows or len(column_labels) not in (0, columns):
-        raise ValueError(f"{rows} rows of {columns} pictures take as many labels, got "
-                         f"{len(row_labels)} and {len(column_labels)}")
     return tiles([(name, [Tile(image) for image in row]) for name, row in
                   zip(row_labels, images, strict=True)], title, heads=column_labels, side=side)
 
 
-def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str, *,
-                 columns: int = 8) -> Figure:
+def sample_sheet(images: Sequence[Image.Image], captions: Sequence[str], title: str) -> Figure:
     """Pictures in rows, with their captions below."""
-    all_of_them = [Tile(image, note=caption) for image, caption in
-                   zip(images, captions, strict=True)]
-    return tiles([("", all_of_them[i:i + columns]) for i in range(0, len(images), columns)], title)
+    every = [Tile(image, note=text) for image, text in zip(images, captions, strict=True)]
+    return tiles([("", every[i:i + ACROSS]) for i in range(0, len(every), ACROSS)], title)
 
 
 def maps(rows: Mapping[str, Sequence[Tensor | Image.Image | Tile | None]], columns: Sequence[str],

@@ -36,13 +36,9 @@ def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 
     runs: by the network's name, (steps, values); each panel says where the mean begins and ends.
     noisy: False for what was set, not measured, such as the learning rate: without a mean.
-    Raises ValueError for a run without steps, or with values that are not one for each step.
     """
     figure, cells = panelled(runs, title, 3.4 if len(runs) > 1 else 4.4)
     for axes, (name, (steps, values)) in zip(cells, runs.items(), strict=True):
-        if not len(steps) or len(steps) != len(values):
-            raise ValueError(f"{name}: expected a value for each of some steps, got {len(steps)} "
-                             f"steps and {len(values)} values")
         window = max(1, len(values) // SMOOTHING) if noisy else 1
         smooth = running_mean(np.asarray(values, float), window)
         colour = COLOURS[SHOWS.get(name.split()[-1].split("_")[0], "latent")]

@@ -7,7 +7,7 @@ except ImportError as error:
                       "pip install matplotlib jupyterlab ipywidgets` (minisd's extra [notebooks])"
                       ) from error
 
-from minisd.observe.words import word_tokens
+from minisd.observe.tokens import word_tokens
 from minisd.widgets.attention import attention_explorer
 from minisd.widgets.comparison import prompt_comparison, word_changes
 from minisd.widgets.curve import curve_explorer

@@ -7,29 +7,31 @@ else is another run, from the same seed, in which the weights of that word are m
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from math import isqrt
 
 import ipywidgets
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.figures.pixels import lit, magnitude
 from minisd.observe.attention_maps import (
+    AttentionMap,
     attention_layers,
     edit_attention,
     record_attention,
     scale_word,
+    word_maps,
 )
 from minisd.observe.preview import preview
-from minisd.observe.words import word_tokens
+from minisd.observe.tokens import word_tokens
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SampleStep
 from minisd.settings import plan
 from minisd.widgets import knobs
 from minisd.widgets.drawing import GAP, sheet
-from minisd.widgets.engine import Frame, Memory, Recorded
+from minisd.widgets.engine import Frame, KeptRun, Memory
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Values, View, small
 
@@ -37,8 +39,6 @@ STEPS, RUNS = 20, 6             # of a run, and runs that are kept
 SIDE = 320                      # pixels along each of the two pictures
 EVERY, MEAN = "mean of all layers", "mean of the heads"
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
-
-Maps = dict[str, Tensor]                        # layer -> shares (heads, cells, words)
 
 
 def attention_explorer(sd: StableDiffusion, prompt: str = "", *, seed: int | None = None,
@@ -91,41 +91,38 @@ class Reader:
         yield Frame(index + 2, index + 2, self._view(run, index, at),
                     f"Step {index + 1} of {self.steps}.")
 
-    def run(self, word: str, strength: float) -> Recorded:
+    def run(self, word: str, strength: float) -> KeptRun:
         """The kept run, or a new one; with a word read as it is, all words share one."""
         key = ("", 1.0) if strength == 1 else (word, strength)
-        return self.runs.get(key, lambda: Recorded(
+        return self.runs.get(key, lambda: KeptRun(
             lambda: self.sd.steps(self.prompt, seed=self.seed, steps=self.steps),
             partial(self._advance, *key)))
 
     def _advance(self, word: str, strength: float, run: Iterator[SampleStep]
-                 ) -> tuple[SampleStep, Maps]:
-        """One step, and what each word took after its weights were multiplied."""
+                 ) -> tuple[SampleStep, list[AttentionMap]]:
+        """One step, and maps of what each word, not each token, took after the multiplication."""
         with ExitStack() as stack:
             if strength != 1:
                 edit = scale_word(self.words[word], strength)
                 stack.enter_context(edit_attention(self.sd.unet, edit, rows=1))
             record = stack.enter_context(record_attention(self.sd.unet, rows=1))
             step = next(run)
-        return step, {entry.layer: torch.stack(
-            [entry.weights[0][..., tokens].float().sum(-1) for tokens in self.words.values()], -1)
-            for entry in record}
+        return step, [replace(entry, weights=torch.stack([
+            entry.weights[..., tokens].float().sum(-1) for tokens in self.words.values()], -1))
+            for entry in record]
 
-    def heat(self, run: Recorded, index: int, at: Values) -> Tensor:
+    def heat(self, run: KeptRun, index: int, at: Values) -> Tensor:
         """The share of each cell's attention that the word takes, (side, side)."""
-        column, maps = list(self.words).index(at["word"]), run.steps[index][1]
-        chosen = list(maps.values()) if at["layer"] == EVERY else [maps[self.layers[at["layer"]]]]
-        heads = slice(None)
-        if at["head"] != MEAN and at["layer"] != EVERY:
+        maps = run.steps[index][1]
+        if at["layer"] != EVERY:
+            maps = [entry for entry in maps if entry.layer == self.layers[at["layer"]]]
+        if at["layer"] != EVERY and at["head"] != MEAN:
             head = int(at["head"].removeprefix("head ")) - 1
-            heads = slice(head, head + 1)
-        shares = [weights[heads, :, column].mean(0) for weights in chosen]      # n
-        side = isqrt(max(map(len, shares)))
-        squares = [share.view(1, 1, isqrt(len(share)), -1) for share in shares]
-        return torch.cat([F.interpolate(square, (side, side), mode="bilinear")[0]
-                          for square in squares]).mean(0)
+            maps = [replace(entry, weights=entry.weights[:, head]) for entry in maps]
+        side = isqrt(max(entry.weights.shape[-2] for entry in maps))
+        return word_maps(maps, list(self.words).index(at["word"]), (side, side))
 
-    def _view(self, run: Recorded, index: int, at: Values) -> View:
+    def _view(self, run: KeptRun, index: int, at: Values) -> View:
         heat, decoded = self.heat(run, index, at), run.pictures.get(index)
         picture = decoded or preview(self.sd, run.steps[index][0].x0)[0]
         kind = "decoded" if decoded else "a preview"

@@ -34,10 +34,10 @@ def word_changes(first: str, second: str) -> tuple[Change, ...]:
                  SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if kind != "equal")
 
 
-def prompt_comparison(sd: StableDiffusion, prompts: tuple[str, str] | None = None) -> Explorer:
+def prompt_comparison(sd: StableDiffusion) -> Explorer:
     """Two prompts, painted together from one seed, and where their pictures differ."""
     example = examples(sd.config.name)
-    first, second = prompts or example.keyword_prompts
+    first, second = example.keyword_prompts
 
     def frames(at: Values) -> Generator[Frame, None, None]:
         asked = (at["first"], at["second"])
@@ -57,7 +57,7 @@ def view(pictures: list[Image.Image], step: SampleStep) -> View:
     """Both pictures and the size of their difference, from black to white."""
     difference = moved(*pictures)
     shown = [(pictures[0], "first"), (pictures[1], "second"),
-             (Image.fromarray(difference.astype("uint8")).convert("RGB"), "difference")]
+             (Image.fromarray(difference.astype("uint8")), "difference")]
     apart = float((step.x0[0] - step.x0[1]).square().mean().sqrt())
     return View(sheet((SIDE, shown)), (
         f"Step {step.index + 1} of {step.total}: {(difference > MOVED).mean():.0%} of the pixels "

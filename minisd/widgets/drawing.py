@@ -34,6 +34,7 @@ def sheet(*rows: tuple[int, Sequence[tuple[Image.Image | None, str]]]) -> Image.
             pen.text((left, top), label, INK, typeface(label, LABEL))
             if picture is not None:
                 place(paper, picture, left, top + LABEL_HIGH, side)
+                paper.info.setdefault("pictures", []).append(picture)       # to be read aloud
         top += side + LABEL_HIGH + GAP
     return paper
 
@@ -78,16 +79,17 @@ def picture_html(picture: Image.Image, *, alt: str, width: int) -> str:
             f'{png_base64(picture, LIVE)}">')
 
 
-def mimebundle(view: ipywidgets.Widget | None, picture: Image.Image, description: str
-               ) -> tuple[dict[str, Any], dict[str, Any]]:
+def mimebundle(view: ipywidgets.Widget | None, picture: Image.Image, description: str,
+               alt: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """For `_repr_mimebundle_`: the live widget and, wherever there is no kernel, a true picture.
 
     GitHub, nbconvert and a notebook opened again show the PNG, for they do not know the widget.
     It has few colours, so that the notebook stays small. view: None for the picture alone.
+    alt: the picture's alternative text, where it says more than the description.
     """
     description = description.encode(errors="replace").decode()
     data: dict[str, Any] = {"text/plain": description,
                             "image/png": png_base64(few_colours(picture))}
     if view is not None and view.comm is not None:          # not closed
         data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
-    return data, {"image/png": {"width": picture.width, "alt": description}}
+    return data, {"image/png": {"width": picture.width, "alt": alt or description}}

@@ -95,19 +95,19 @@ class Memory:
         if weights != self._weights:
             self._kept.clear()
             self._weights = weights
+        if key in self._kept:
+            self._kept.move_to_end(key)                 # the oldest are those not asked for
         return self._kept.get(key)
 
     def keep(self, key: Hashable, value: Any) -> None:
         self._kept[key] = value
-        self._kept.move_to_end(key)
         while len(self._kept) > self.most:
             self._kept.popitem(last=False)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What is kept under the key; it is made where there is none."""
-        found = self.find(key)
-        found = make() if found is None else found
-        self.keep(key, found)
+        if (found := self.find(key)) is None:
+            self.keep(key, found := make())
         return found
 
 
@@ -147,23 +147,19 @@ class Engine:
             self._latest, self.error = request, None
             if (frame := self.memory.find(("shown", request))) is not None:
                 self._end()
-                self.memory.keep(("shown", request), frame)
-                try:
-                    self._present(request, frame)
-                    self.say(f"{frame.note} Shown from memory.".lstrip())
-                except Exception as error:
-                    self._fail(error)
+                self._present(request, frame)
+                self.say(f"{frame.note} Shown from memory.".lstrip())
                 return
             self._idle.clear()
             self.say(note)
             WORKER.post(partial(self._run, request, self._ticket))
 
-    def cancel(self, note: str = "Stopped.") -> None:
+    def cancel(self) -> None:
         """End what is under way at its next frame."""
         with self._lock:
             if self._latest is not None:
                 self._end()
-                self.say(note)
+                self.say("Stopped.")
 
     def close(self) -> None:
         """No work from now on; what is under way ends at its next frame."""
@@ -199,14 +195,6 @@ class Engine:
         if frame.note:
             self.say(frame.note)
 
-    def _fail(self, error: BaseException) -> None:
-        self.error = error
-        try:
-            text = str(error)[:LONGEST]
-        except Exception:
-            text = "(its text cannot be made)"
-        self.say(f"Error ({type(error).__name__}): {text}", error=True)
-
     # On the worker thread
 
     def _run(self, request: Hashable, ticket: int) -> None:
@@ -216,7 +204,8 @@ class Engine:
         except BaseException as error:      # SystemExit in the work ends no thread
             with self._lock:
                 if ticket == self._ticket:
-                    self._fail(error)
+                    self.error = error
+                    self.say(f"Error ({type(error).__name__}): {str(error)[:LONGEST]}", error=True)
         finally:
             with self._lock:
                 if ticket == self._ticket:
@@ -263,7 +252,7 @@ def heard() -> Iterator[list[str]]:
             HEARD[thread] = before
 
 
-class Recorded:
+class KeptRun:
     """A run that widgets look back into: steps are computed when first asked for, then kept.
 
     start: begins the run, such as lambda: sd.steps(...). advance: makes the next step of it. Work

@@ -123,9 +123,17 @@ class Explorer:
     def _show(self, request: Request, frame: Frame) -> None:
         view, at = frame.value, dict(request)
         self.seen, self.seen_at = view, at
-        self.picture.value = picture_html(view.picture, width=self.width,
-                                          alt=f"{self.about}: {described(at)}")
+        alt = f"{self.about}: {described(at)}"
+        self.picture.value = picture_html(
+            view.picture, width=self.width,
+            alt=self._aloud(alt) if frame.done == frame.total else alt)
         self.text.value = f'<div style="white-space: pre-wrap">{escape(view.text)}</div>'
+
+    def _aloud(self, text: str) -> str:
+        """A text about what is seen, and what toyworld's judge reads from its pictures."""
+        from minisd.toyworld.evaluation.verdict import aloud
+        picture = self.seen.picture if self.seen else None
+        return aloud(text, picture.info.get("pictures", [picture])) if picture else text
 
     # On paper
 
@@ -142,7 +150,8 @@ class Explorer:
                    if knob.layout.display != "none"]
         picture = still(self.seen.picture if self.seen else None, self.width, visible,
                         self.seen.text if self.seen else "")
-        return mimebundle(None if self.inert else self.view, picture, repr(self))
+        return mimebundle(None if self.inert else self.view, picture, repr(self),
+                          self._aloud(repr(self)))
 
 
 def described(values: Values) -> str:

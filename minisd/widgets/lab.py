@@ -28,7 +28,7 @@ from minisd.widgets import knobs
 from minisd.widgets.cells import Area
 from minisd.widgets.curve import HIGH, WIDE, Point, curve
 from minisd.widgets.drawing import GAP, LABEL_HIGH, place, sheet
-from minisd.widgets.engine import Frame, Memory, Recorded
+from minisd.widgets.engine import Frame, KeptRun, Memory
 from minisd.widgets.examples import examples
 from minisd.widgets.explorer import Explorer, Request, Values, View, small
 
@@ -94,7 +94,7 @@ class GuidanceLab(Explorer):
         """The scale in hand first, then the reference, then the others, the nearest first."""
         prompt, seed, chosen = at["prompt"], at["seed"], at["scale"]
         order = sorted(self.scales, key=lambda g: (g != chosen, g != 1, abs(g - chosen)))
-        runs, said = self.strips.get((prompt, seed), lambda: ({g: Recorded(partial(
+        runs, said = self.strips.get((prompt, seed), lambda: ({g: KeptRun(partial(
             self.sd.steps, prompt, guidance_scale=g, seed=seed, steps=STEPS,
             both_predictions=True)) for g in self.scales}, {}))
         total, done = len(order) * STEPS + 1, 0
@@ -111,7 +111,7 @@ class GuidanceLab(Explorer):
             done += STEPS
         yield Frame(total, total, self._view(at, runs, said))
 
-    def _view(self, at: Values, runs: dict[float, Recorded], said: dict[float, Said]) -> View:
+    def _view(self, at: Values, runs: dict[float, KeptRun], said: dict[float, Said]) -> View:
         g = at["scale"]
         pictures = {scale: run.pictures.get(STEPS) or (
             preview(self.sd, run.steps[-1].x0)[0] if run.steps else None)

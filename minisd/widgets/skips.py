@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minisd.diffusion import add_noise, predict_x0
-from minisd.figures.networks import Box, plan
+from minisd.figures.networks import Box, unet_boxes
 from minisd.figures.pixels import size
 from minisd.observe.preview import preview
 from minisd.observe.reading import to_tensor
@@ -34,7 +34,7 @@ def skip_explorer(sd: StableDiffusion, prompt: str, picture: Image.Image) -> Exp
     side, last, memory = sd.config.image_size, len(sd.schedule) - 1, Memory(sd)
     pixels = to_tensor(picture, size=(side, side))
     cells = side // sd.config.vae.downscale
-    boxes = [box for box in plan(sd.config.unet, (cells, cells))
+    boxes = [box for box in unet_boxes(sd.config.unet, (cells, cells))
              if box.skip >= 0 and box.side == "down"]
 
     @torch.no_grad()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from minisd.figures.style import as_picture, printable
 from minisd.figures.text import FONT_HAS, token_chips
-from minisd.observe.tokens import readable, token_bytes
-from minisd.observe.words import Rung, ladder, merged_together
+from minisd.observe.tokens import Rung, ladder, merged_together, readable, token_bytes
 from minisd.pipeline import StableDiffusion
 from minisd.tokenizer import END
 from minisd.widgets import knobs

@@ -58,30 +58,12 @@ def test_each_curve_says_where_it_begins_and_ends() -> None:
     figure = figures.training_curves({"second unet": (range(80), rates)}, "mine", log=False,
                                      noisy=False)
     assert all(list(line.get_ydata()) == rates for line in figure.axes[0].lines)
-    for run in (([], []), ([1, 2], [1.0])):
-        with pytest.raises(ValueError, match="vae: expected a value for each of some steps"):
-            figures.training_curves({"vae": run}, "mine")
 
 
 # Adherence
 
-ATTRIBUTES = ("things", "colours", "relation", "background", "all")
-BARS = [{"group": "seen", "rates": {a: of(9, 10) for a in ATTRIBUTES}},
-        {"group": "held out", "rates": {a: of(7, 10) for a in ATTRIBUTES}}]
 CURVE = [{"guidance": g, "all": of(right, 50), "frechet": d}
          for g, right, d in ((1.5, 20, 0.3), (2.0, 45, 0.1), (4.0, 48, 0.2), (8.0, 0, 0.9))]
-STAGES = [{"name": name, "seen": of(a, 20), "held_out": of(b, 20)}
-          for name, a, b in (("first", 0, 0), ("middle", 10, 5), ("last", 20, 16))]
-
-
-def test_bars_of_adherence(tmp_path: Path) -> None:
-    figure = figures.adherence_bars(BARS)
-    axes = figure.axes[0]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(ATTRIBUTES)
-    assert [bar.get_height() for bar in axes.patches] == [0.9] * 5 + [0.7] * 5
-    assert title(figure) == "Everything is right for 90.0 % (seen), 70.0 % (held out)"
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["seen (n = 10)", "held out (n = 10)"] and ink(figure, tmp_path) > 0.05
 
 
 def test_the_guidance_curve_shows_gain_cost_and_both(tmp_path: Path) -> None:
@@ -93,18 +75,6 @@ def test_the_guidance_curve_shows_gain_cost_and_both(tmp_path: Path) -> None:
     assert [text.get_text() for text in trade.texts] == ["1.5", "2", "4", "8"]
     assert title(figure) == ("Guidance 4 follows the prompt best (96 %); at 2 the pictures are "
                              "closest to drawn ones")
-    assert ink(figure, tmp_path) > 0.01
-
-
-def test_stages_stand_in_order_with_intervals_from_low_to_high(tmp_path: Path) -> None:
-    figure = figures.stages(STAGES)
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["first", "middle",
-                                                                              "last"]
-    drawn = [tuple(segment[:, 1]) for segment in figure.axes[0].collections[0].get_segments()]
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [0, 0.5, 1, 0, 0.25, 0.8]
-    assert np.allclose(drawn, [(row["seen"]["low"], row["seen"]["high"]) for row in STAGES])
-    assert title(figure) == ("Adherence goes from 0 % to 100 % for pairs seen in training, from "
-                             "0 % to 80 % for pairs held out")
     assert ink(figure, tmp_path) > 0.01
 
 

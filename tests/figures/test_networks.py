@@ -22,7 +22,7 @@ from minisd.vae import VAE
 def test_the_drawing_has_the_blocks_of_the_network(config: UNetConfig, size) -> None:
     with torch.device("meta"):
         network = UNet(config)
-    boxes = networks.plan(config, size)
+    boxes = networks.unet_boxes(config, size)
     rows = [row for row in summary.cost(network, latent_size=size)
             if row.kind in ("ResBlock", "Downsample", "Upsample") or row.name in ("conv_in",
                                                                                   "conv_out")]
@@ -37,7 +37,7 @@ def test_the_drawing_has_the_blocks_of_the_network(config: UNetConfig, size) -> 
 @pytest.mark.parametrize("config", [TINY.unet, TOYWORLD.unet, V1.unet,
                                     replace(TINY.unet, channels=(6,), attention=(True,))])
 def test_every_skip_joins_one_box_to_one_other_of_its_size(config: UNetConfig) -> None:
-    boxes = networks.plan(config, (32, 24))
+    boxes = networks.unet_boxes(config, (32, 24))
     put = {box.skip: box for box in boxes if box.side == "down"}
     taken = [box for box in boxes if box.side == "up" and box.skip >= 0]
     assert [box.skip for box in taken] == sorted(put, reverse=True)
@@ -50,6 +50,7 @@ def test_the_map_says_where_the_prompt_is_read(tmp_path: Path) -> None:
                              "stand for 4,096 of 4")
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "64 x 64 cells\nread the prompt" in words and words.count("2560") == 5
+    assert "8 x 8 cells\nthe middle reads the prompt" in words
     assert "16 x 16 cells\nno attention" in [
         text.get_text() for text in figures.unet_map(TOYWORLD.unet, (16, 16)).axes[0].texts]
     assert 0.03 < ink(figure, tmp_path) < 0.5

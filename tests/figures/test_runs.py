@@ -20,19 +20,12 @@ def traces(sd):
         for seed in (3, 4) for scale in (1, 7.5)}
 
 
-def test_ways_begin_in_the_noise_and_end_in_the_result(traces) -> None:
-    trace = next(iter(traces.values()))
-    x_t, x0 = ways(trace)
-    assert x_t.shape == x0.shape == (9, *trace.latents.shape[1:])
-    assert torch.equal(x_t[0], trace[0].x_t[0]) and torch.equal(x0[2], trace[2].x0[0])
-    assert torch.equal(x_t[-1], trace.latents[0]) and torch.equal(x0[-1], trace.latents[0])
-
-
 @pytest.mark.parametrize("done", [None, 3])
 def test_trajectory_maps_draw_every_run_on_both_planes(traces, tmp_path: Path, done) -> None:
     figure = figures.trajectory_maps(traces, done)
     for part, axes in enumerate(figure.axes[:2]):
-        states = {run: ways(trace)[part].flatten(1) for run, trace in traces.items()}
+        states = {run: torch.stack([trace.at(n)[1 + part][0] for n in range(9)]).flatten(1)
+                  for run, trace in traces.items()}
         plane = principal_plane(torch.cat(list(states.values())))
         whole = [line for line in axes.lines if len(line.get_xdata()) == 9 and line.get_alpha()]
         for line, state in zip(whole, states.values(), strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn import ink, photo, title
+from drawn import ink, photo
 from matplotlib import rcParams
 from PIL import Image
 
@@ -133,13 +133,6 @@ def test_styles_of_two_threads_do_not_mix() -> None:
     assert entered.is_set() and dict(rcParams) == before
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_the_name_says_the_format(tmp_path: Path, kind: str) -> None:
-    figures.save(chart(), tmp_path / f"a.{kind}")
-    start = (tmp_path / f"a.{kind}").read_bytes()[:8]
-    assert start.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
-
-
 def test_nothing_touches_pyplot() -> None:
     """pyplot keeps global state that callbacks in other threads corrupt."""
     code = ("import sys; from minisd import figures; "
@@ -160,11 +153,3 @@ def test_in_a_notebook_a_figure_takes_half_the_room_and_looks_the_same(tmp_path:
     seen, meant = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float)
                    for png in (stored, whole))
     assert np.abs(seen - meant).mean() < 8 and seen[0, 0].min() >= 254
-
-
-def test_a_cell_can_draw_in_the_style() -> None:
-    with figures.house():
-        figure = figures.blank(3)
-        axes = figure.subplots()
-        figures.entitle(figure, "mine")
-    assert title(figure) == "mine" and not axes.spines["top"].get_visible()

@@ -23,8 +23,6 @@ def test_a_grid_of_pictures_has_its_labels(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in figure.axes[:3]] == ["one", "two", "three"]
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
     assert title(figure) == "Two rows" and ink(figure, tmp_path) > 0.2
-    with pytest.raises(ValueError, match="1 rows of 2 pictures .* got 1 and 3"):
-        figures.picture_grid([[photo(), photo()]], ["a"], ["b", "c", "d"], "")
 
 
 def test_pictures_are_as_large_as_the_page_allows() -> None:
@@ -36,8 +34,8 @@ def test_pictures_are_as_large_as_the_page_allows() -> None:
 
 
 def test_every_picture_of_a_sheet_has_its_caption(tmp_path: Path) -> None:
-    captions = [f"a picture number {i} of a very long caption that needs lines" for i in range(5)]
-    figure = figures.sample_sheet([photo(i) for i in range(5)], captions, "Five", columns=3)
+    captions = [f"a picture number {i} of a very long caption that needs lines" for i in range(15)]
+    figure = figures.sample_sheet([photo(i) for i in range(15)], captions, "Fifteen")
     shown = [" ".join(axes.get_xlabel().split()) for axes in figure.axes]
     assert shown == [*captions, ""] and ink(figure, tmp_path) > 0.2
 

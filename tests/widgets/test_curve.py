@@ -8,7 +8,7 @@ import torch
 from hands import ready, turn
 from PIL import Image
 
-from minisd.figures.networks import plan
+from minisd.figures.networks import unet_boxes
 from minisd.figures.style import COLOURS
 from minisd.widgets import curve_explorer, skip_explorer
 from minisd.widgets.curve import HIGH, TOP, WIDE, curve
@@ -54,7 +54,7 @@ def test_a_point_is_chosen_by_the_bar_or_a_click_and_its_page_comes_in_turns() -
 def test_a_skip_that_is_off_says_nothing_about_single_cells(toy, number: int) -> None:
     unet, inputs = toy.unet, (torch.randn(1, 5, 6, 6), torch.tensor([5]),
                               toy.encode_prompt("a red car"))
-    box = plan(toy.config.unet, (6, 6))[number]
+    box = unet_boxes(toy.config.unet, (6, 6))[number]
     layer = [layer for level in unet.up for layer in level.layers][-1 - number]
     taken: list[torch.Tensor] = []
     hook = layer.resnet.register_forward_pre_hook(lambda net, args: taken.append(args[0]))

@@ -8,20 +8,33 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from hands import SOON, decoded, ready, status, turn
+from hands import SOON, counted, decoded, ready, status, turn
 from PIL import Image
 
 from minisd import StableDiffusion, widgets
 from minisd.config import V1
-from minisd.observe.trace import Trace
 from minisd.widgets import knobs
 from minisd.widgets.cells import Area
-from minisd.widgets.drawing import VIEW, mimebundle, picture_html
+from minisd.widgets.drawing import VIEW, mimebundle
 from minisd.widgets.engine import Frame
 from minisd.widgets.explorer import Explorer, View, small
 from minisd.widgets.stills import still
 
 RED = Image.new("RGB", (16, 8), "red")
+
+# All of them, of the tiny model, a picture and a recorded run; in the first eight a model works.
+EVERY = {
+    "playground": lambda toy, soft, trace: widgets.playground(toy),
+    "lab": lambda toy, soft, trace: widgets.guidance_lab(toy),
+    "comparison": lambda toy, soft, trace: widgets.prompt_comparison(toy),
+    "editor": lambda toy, soft, trace: widgets.editor(toy, soft),
+    "attention": lambda toy, soft, trace: widgets.attention_explorer(toy, steps=5),
+    "noise": lambda toy, soft, trace: widgets.noise_slider(toy, soft),
+    "vae": lambda toy, soft, trace: widgets.vae_explorer(toy, {"one": soft, "two": RED}),
+    "skips": lambda toy, soft, trace: widgets.skip_explorer(toy, "a red car", soft),
+    "tokens": lambda toy, soft, trace: widgets.token_explorer(toy),
+    "scrubber": lambda toy, soft, trace: widgets.step_scrubber(trace),
+    "trajectory": lambda toy, soft, trace: widgets.trajectory_map({"a": trace, "b": trace})}
 
 
 def explorer(**settings) -> Explorer:
@@ -69,22 +82,14 @@ def test_size_decides_what_waits(toy) -> None:
     assert small(toy.unet) and not small(v1.unet) and not small(v1.vae)
 
 
-@pytest.mark.parametrize("make", [
-    lambda toy, soft: widgets.playground(toy), lambda toy, soft: widgets.guidance_lab(toy),
-    lambda toy, soft: widgets.prompt_comparison(toy), lambda toy, soft: widgets.editor(toy, soft),
-    lambda toy, soft: widgets.attention_explorer(toy),
-    lambda toy, soft: widgets.noise_slider(toy, soft),
-    lambda toy, soft: widgets.skip_explorer(toy, "a red car", soft),
-    lambda toy, soft: widgets.vae_explorer(toy, {"one": soft})])
-def test_nothing_large_paints_by_itself(toy, soft, monkeypatch, make) -> None:
+@pytest.mark.parametrize("name", [*EVERY][:8])
+def test_nothing_large_paints_by_itself(toy, soft, monkeypatch, name: str) -> None:
     monkeypatch.setattr("minisd.widgets.explorer.PAINTS_AT_ONCE", 1)
-    called = []
-    hook = toy.unet.register_forward_hook(lambda *_: called.append(1))
-    widget = make(toy, soft)
-    assert status(widget).startswith("Press Paint") and not called and widget.paint.description
+    with counted(toy.unet) as calls:
+        widget = EVERY[name](toy, soft, None)
+        assert status(widget).startswith("Press Paint") and not calls and widget.paint.description
     data, _ = widget._repr_mimebundle_()
     assert VIEW in data and "image/png" in data
-    hook.remove()
 
 
 def test_weights_changed_in_place_are_painted_anew(toy) -> None:
@@ -112,12 +117,6 @@ def test_knobs_keep_integers_and_seeds_of_any_size() -> None:
 
 
 # On pages and on paper
-
-def test_pictures_carry_alternative_text_that_cannot_break_out() -> None:
-    html = picture_html(RED, alt='"><script>x</script>\ud83c', width=99)
-    assert html.count("<") == html.count(">") == 1 and 'width="99"' in html
-    assert decoded(html).size == (16, 8)
-
 
 def test_the_bundle_holds_the_widget_and_a_picture() -> None:
     view = ipywidgets.VBox()
@@ -200,20 +199,6 @@ def test_a_click_on_a_cell_is_heard_where_the_cell_lies() -> None:
 
 # All of them
 
-def every(toy, soft) -> dict:
-    trace: Trace = toy.trace("a red car", seed=1, steps=5, pictures="none")
-    return {"playground": lambda: widgets.playground(toy), "lab": lambda: widgets.guidance_lab(toy),
-            "comparison": lambda: widgets.prompt_comparison(toy),
-            "editor": lambda: widgets.editor(toy, soft),
-            "attention": lambda: widgets.attention_explorer(toy, steps=5),
-            "tokens": lambda: widgets.token_explorer(toy),
-            "noise": lambda: widgets.noise_slider(toy, soft),
-            "vae": lambda: widgets.vae_explorer(toy, {"one": soft, "two": RED}),
-            "scrubber": lambda: widgets.step_scrubber(trace),
-            "skips": lambda: widgets.skip_explorer(toy, "a red car", soft),
-            "trajectory": lambda: widgets.trajectory_map({"a": trace, "b": trace})}
-
-
 def another(key: str, knob: ipywidgets.Widget):
     """Another value of a knob, with which something else is shown."""
     if hasattr(knob, "options"):
@@ -228,11 +213,10 @@ def another(key: str, knob: ipywidgets.Widget):
     return knob.value + step if knob.value + step <= knob.max else knob.value - step
 
 
-@pytest.mark.parametrize("name", ["playground", "lab", "comparison", "editor", "attention",
-                                  "tokens", "noise", "vae", "scrubber", "trajectory",
-                                  "skips"])
+@pytest.mark.parametrize("name", EVERY)
 def test_each_says_what_it_is_and_answers_to_every_knob(toy, soft, name: str) -> None:
-    with ready(every(toy, soft)[name]()) as widget:
+    trace = toy.trace("a red car", seed=1, steps=5, pictures="none")
+    with ready(EVERY[name](toy, soft, trace)) as widget:
         data, metadata = widget._repr_mimebundle_()
         assert VIEW in data and data["text/plain"].startswith(f"{widget.name}: ")
         assert np.asarray(decoded(data["image/png"]).convert("L")).std() > 10
@@ -240,8 +224,7 @@ def test_each_says_what_it_is_and_answers_to_every_knob(toy, soft, name: str) ->
         assert all(knob.description for knob in widget.knobs.values())
         assert f'alt="{widget.about}'.replace("'", "&#x27;") in widget.picture.value
         assert re.fullmatch(r"[a-z ]+", widget.name)
-        silent = [*widget.knobs][2:] if name == "editor" else []
-        for key in [key for key in widget.knobs if key not in silent]:
+        for key in sorted(widget.knobs, key=["repaint", "cells"].__contains__):     # last: a mask
             before, knob = (widget.seen.picture.tobytes(), widget.seen.text), widget.knobs[key]
             knob.value = another(key, knob)
             turn(widget)

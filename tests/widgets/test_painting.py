@@ -8,6 +8,8 @@ import torch
 from hands import decoded, enlarged, ready, status, tile, turn
 from PIL import Image, ImageChops
 
+from minisd.images import to_pil
+from minisd.observe.reading import to_tensor
 from minisd.widgets import editor, examples, playground, prompt_comparison, word_changes
 from minisd.widgets.comparison import STEPS as EACH
 from minisd.widgets.comparison import Change
@@ -54,8 +56,6 @@ def test_seeds_are_never_clamped(play, toy) -> None:
     assert decoded(play.picture.value).tobytes() == expected.tobytes()
     play.next_seed.click()
     assert status(play).startswith("Done") and play.values["seed"] == str(seed + 1)
-    play.knobs["seed"].value = str(2 ** 63)
-    assert status(play).startswith("Error (ValueError): a seed is a whole number from 0 to 9,")
 
 
 def test_warnings_and_errors_appear_on_the_status_line(play, toy, recwarn, monkeypatch) -> None:
@@ -115,18 +115,9 @@ def result(widget) -> Image.Image:
     return tile(widget, SIDE + 8, LABEL_HIGH, SIDE)
 
 
-def test_the_editor_reads_its_picture_as_everything_else_does(toy) -> None:
-    """A wide one is cropped, not squeezed, and what is transparent becomes white."""
-    wide = Image.new("RGBA", (400, 200), (255, 0, 0, 0))
-    wide.paste((0, 0, 255, 255), (80, 0, 320, 200))
-    with ready(editor(toy, wide)) as widget:
-        assert {colour for _, colour in widget.original.getcolors()} == {(0, 0, 255)}
-    with ready(editor(toy, Image.new("RGBA", (64, 64), (255, 0, 0, 0)))) as widget:
-        assert {colour for _, colour in widget.original.getcolors()} == {(255, 255, 255)}
-
-
-def test_the_editor_paints_what_inpaint_paints(editing, toy) -> None:
-    at = editing.values
+def test_the_editor_paints_what_inpaint_paints(editing, toy, soft) -> None:
+    at, square = editing.values, to_tensor(soft, size=(48, 48))
+    assert editing.original.tobytes() == to_pil(square)[0].tobytes()
     mask = editing.mask(at)
     expected, = toy.inpaint(at["prompt"], editing.original, mask, seed=at["seed"], steps=STEPS)
     inside, changed = np.asarray(mask) > 0, moved(expected, editing.original)
@@ -151,14 +142,6 @@ def test_at_strength_0_nothing_is_repainted(editing, toy, repaint: str) -> None:
     assert turn(editing, repaint=repaint, strength=0.0).startswith("No step is run")
     back = toy.decode(toy.encode_image(editing.original))[0]
     assert alike(result(editing), enlarged(back, SIDE))
-
-
-def test_every_knob_of_the_editor_changes_the_picture(editing) -> None:
-    for knobs in ({"left": 0}, {"top": 2}, {"wide": 6}, {"high": 1}, {"seed": 9},
-                  {"prompt": "a blue fish"}, {"strength": 0.5}):
-        before = editing.seen.picture.tobytes()
-        turn(editing, **knobs)
-        assert editing.seen.picture.tobytes() != before, knobs
 
 
 def test_a_box_ends_at_the_edges(editing) -> None:
