@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from minisd.toyworld import captions, data
+from minisd.toyworld import captions, data, queries
 from minisd.toyworld.captions import RELATION_PHRASES, caption, full_caption
+from minisd.toyworld.evaluation.judge import relation
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import clip as training
 from minisd.toyworld.training import hard_negatives
@@ -18,28 +19,10 @@ from minisd.toyworld.training import hard_negatives
 TWO = [scene for scene in map(data.scene, range(400)) if len(scene.things) == 2]
 
 
-def differences(a: Scene, b: Scene) -> list[str]:
-    """In which respects two scenes differ."""
-    found = ["background"] * (a.background != b.background)
-    places_a, places_b = ([(t.x, t.y, t.size) for t in s.things] for s in (a, b))
-    if (places_a, a.relation) != (places_b, b.relation):
-        turned = [(y, x, size) for x, y, size in places_b]
-        if a.relation == captions.INVERSE[b.relation]:
-            assert places_a == places_b[::-1]
-            found.append("places")
-        else:
-            first, second = b.things
-            assert places_a == turned and {
-                "above": first.y < second.y, "below": first.y > second.y,
-                "left of": first.x < second.x, "right of": first.x > second.x}[b.relation]
-            found.append("axis")
-    for respect in ("colour", "kind"):
-        mine, theirs = ([getattr(t, respect) for t in s.things] for s in (a, b))
-        changed = sum(x != y for x, y in zip(mine, theirs, strict=True))
-        if changed == 2:
-            assert respect == "colour" and mine == theirs[::-1]
-        found += [respect] * (changed > 0)
-    return found
+def respects(scene: Scene) -> dict[str, object]:
+    return {"background": scene.background, "colour": [t.colour for t in scene.things],
+            "kind": [t.kind for t in scene.things],
+            "place": [(t.x, t.y, t.size) for t in scene.things]}
 
 
 def test_a_hard_negative_differs_in_one_respect_and_could_be_a_training_scene() -> None:
@@ -47,12 +30,15 @@ def test_a_hard_negative_differs_in_one_respect_and_could_be_a_training_scene() 
     for i in range(2000):
         scene = data.scene(i)
         other = hard_negatives.hard_negative(scene, rng)
-        respects = differences(scene, other)
-        assert len(respects) == 1, (scene, other)
+        changed, = (name for name, value in respects(scene).items()
+                    if respects(other)[name] != value)
         assert hard_negatives.is_sound(other) and other.seed == scene.seed
-        seen[len(scene.things), respects[0]] += 1
-    assert seen.keys() == {(1, "colour"), (1, "kind"), (1, "background"), (2, "colour"),
-                           (2, "kind"), (2, "background"), (2, "places"), (2, "axis")}
+        if other.relation:                      # still true
+            first, second = other.things
+            assert other.relation == relation(first, second)
+        seen[len(scene.things), changed, other.relation == scene.relation] += 1
+    assert seen.keys() == {*((count, name, True) for count in (1, 2)
+                             for name in ("colour", "kind", "background")), (2, "place", False)}
     assert min(seen.values()) > 50
 
 
@@ -133,3 +119,36 @@ def test_foils_count_where_the_caption_says_enough_and_only_for_their_own_pictur
     _, found = training.contrastive_loss(UNIT, mixed, torch.tensor(9.0), UNIT[:, None],
                                          torch.tensor([True, False, False]))
     assert found == pytest.approx(2 / 3)
+
+
+# Search
+
+def test_a_query_is_true_of_the_scene_it_came_from_and_says_so_in_words_that_clip_knows() -> None:
+    rng, words = np.random.default_rng(5), captions.vocabulary()
+    for scene in TWO[:50]:
+        kinds = {thing.kind for thing in scene.things}
+        for length in queries.LENGTHS:
+            one = queries.query(scene, length, rng)
+            assert one.is_true_of(scene) and one.kind in kinds
+            assert (one.colour is None, one.background is None) == (length < 2, length < 5)
+            assert set(one.said(rng).replace(",", "").split()) <= words
+            assert one.said().startswith((f"{one.colour} " if one.colour else "") + one.kind)
+
+
+def test_a_query_is_false_where_one_word_is() -> None:
+    first, second = TWO[0].things
+    one = queries.Query(first.kind, first.colour, TWO[0].background)
+    others = [replace(TWO[0], background="none"), replace(TWO[0], things=(second,)),
+              replace(TWO[0], things=(replace(first, colour="none"), second)),
+              replace(TWO[0], things=(replace(first, kind="none"), second))]
+    assert queries.truths([one, queries.Query(second.kind)], [TWO[0], *others]).tolist() == [
+        [True, False, False, False, False], [True, True, True, True, True]]
+
+
+def test_the_search_loss_by_hand() -> None:
+    """Two pictures of three fit the first query, and the worst one the second."""
+    true = torch.tensor([[True, True, False], [False, False, True]])
+    loss, found = training.search_loss(UNIT[:2], UNIT, true, torch.tensor(2.0))
+    total = math.log(math.exp(2) + 2)
+    assert loss.item() == pytest.approx((((total - 2) + total) / 2 + total) / 2)
+    assert found == 0.5

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import (
     TOLERANCE,
     TOWER,
@@ -13,10 +14,9 @@ from parity import (
     scramble,
     transformer,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
-from minisd.config import Config
-from minisd.toyworld.clip import CLIP, CLIPImageTransformer
+from minisd.toyworld.clip import CLIP, CLIPImageTransformer, PatchEmbedding
 
 IMAGE = [*TOWER, (r"pre_layrnorm", "pre_norm"), (r"post_layernorm", "post_norm")]      # sic
 BOTH = [(r"^text_model", "text"), (r"^vision_model", "image"),
@@ -28,32 +28,45 @@ def images() -> Tensor:
     return torch.rand(2, 3, 20, 20) * 2 - 1
 
 
-def reference(config: Config) -> nn.Module:
-    from transformers import CLIPConfig, CLIPModel
+@pytest.fixture
+def behind_our_convolutions(monkeypatch):
+    """Puts them in the place of transformers' one, off which their tower reads its dtype."""
+    monkeypatch.setattr(PatchEmbedding, "weight", torch.zeros(()), raising=False)
 
-    return CLIPModel(CLIPConfig(text_config=transformer(config.text),
-                                vision_config=transformer(config.image_tower),
-                                projection_dim=config.image_tower.projection_dim))
+    def put(theirs, ours: CLIPImageTransformer) -> None:
+        whose = next(m for m in theirs.modules() if hasattr(m, "patch_embedding"))
+        whose.patch_embedding = ours.patch_embedding
+
+    return put
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
-def test_the_image_tower_like_transformers(tiny, images, quiet) -> None:
+def test_the_image_tower_like_transformers(
+        tiny, images, quiet, behind_our_convolutions) -> None:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     ours = CLIPImageTransformer(tiny.image_tower)
     theirs = CLIPVisionModel(CLIPVisionConfig(**transformer(tiny.image_tower)))
     scramble(ours, quiet=quiet)
+    behind_our_convolutions(theirs, ours)
     copy_weights(ours, theirs, [(r"^vision_model\.", ""), *IMAGE])
     assert relative_error(ours(images), theirs(images).pooler_output) < TOLERANCE
     moved = moved_by_eps(ours, partial(ours, images))
+    moved = {name: far for name, far in moved.items() if "patch" not in name}   # those are shared
     assert len(moved) == 2 * 3 + 2
     assert not quiet or min(moved.values()) > 10 * TOLERANCE, moved
 
 
-def test_the_shared_space_like_transformers(tiny, images) -> None:
-    ours, theirs = CLIP(tiny.text, tiny.image_tower), reference(tiny)
+def test_the_shared_space_like_transformers(tiny, images, behind_our_convolutions) -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    ours = CLIP(tiny.text, tiny.image_tower)
+    theirs = CLIPModel(CLIPConfig(text_config=transformer(tiny.text),
+                                  vision_config=transformer(tiny.image_tower),
+                                  projection_dim=tiny.image_tower.projection_dim))
     scramble(ours)
     ours.logit_scale.fill_(1.7)
+    behind_our_convolutions(theirs, ours.image)
     copy_weights(ours, theirs, BOTH)
     ids = torch.randint(tiny.text.vocab_size, (4, 13))
     ids[:, -1] = tiny.text.vocab_size - 1                   # the end, where a prompt is read
@@ -63,6 +76,24 @@ def test_the_shared_space_like_transformers(tiny, images) -> None:
     assert relative_error(image, expected.image_embeds) < TOLERANCE
     assert relative_error(ours.scale() * text @ image.T, expected.logits_per_text) < TOLERANCE
     torch.testing.assert_close(text.norm(dim=1), torch.ones(4))
+
+
+def test_patches_are_embedded_by_halving_convolutions() -> None:
+    """Four of them for patches of 16 pixels, written out."""
+    stem, images = PatchEmbedding(32, 16), torch.rand(2, 3, 48, 48)
+    scramble(stem)
+    x = images
+    for i, channels in enumerate((8, 16, 32, 32)):
+        conv, norm = stem[3 * i], stem[3 * i + 1]
+        assert conv.weight.shape == (channels, x.shape[1], 3, 3)
+        x = F.gelu(F.group_norm(F.conv2d(x, conv.weight, conv.bias, stride=2, padding=1), 8,
+                                norm.weight, norm.bias))
+    expected = F.conv2d(x, stem[12].weight, stem[12].bias)
+    assert stem(images).shape == (2, 32, 3, 3) and len(stem) == 13
+    assert relative_error(stem(images), expected) < TOLERANCE
+    for width, patch in ((32, 12), (24, 16)):
+        with pytest.raises(ValueError, match="a power of two and width a multiple of 32, got"):
+            PatchEmbedding(width, patch)
 
 
 def test_the_temperature_starts_at_clips_and_is_capped(tiny) -> None:

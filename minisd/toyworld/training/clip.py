@@ -3,10 +3,9 @@
 InfoNCE (van den Oord et al. 2018) as in Radford et al. 2021, figure 3. In a random batch a bag of
 words is enough to find the partner; so some of the scenes are hard negatives of another, and in a
 second stage every picture has to know its caption among foils (`hard_negatives.py`), which only
-the order of the words tells apart.
+the order of the words tells apart. Last, with the text tower frozen, pictures learn to be found
+by one word, by two and by about five (`queries.py`): of a batch, all those that a query is true of.
 """
-
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,17 +13,15 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisd.config import Config
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data
 from minisd.toyworld.captions import WHOLE, caption, choose_content, plain_caption
 from minisd.toyworld.clip import CLIP
+from minisd.toyworld.queries import LENGTHS, query, truths
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.hard_negatives import foils, hard_negative
 from minisd.toyworld.training.recipe import Recipe
-
-STAGES = ("clip", "clip_words", "clip_foils")
 
 
 def make_scenes(batch: int, hard: float, rng: np.random.Generator) -> list[Scene]:
@@ -73,6 +70,18 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, foils: Tensor |
     return loss, (among.argmax(1) == target).float().mean()
 
 
+def search_loss(text: Tensor, image: Tensor, true: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of queries over pictures, and how many of the first ones found are right.
+
+    Each query has to find several pictures, all alike (Khosla et al. 2020, eq. 2).
+
+    text (q, p), image (b, p): unit vectors; true (q, b): at least one picture for every query.
+    """
+    found = (scale * text @ image.T).log_softmax(1)
+    loss = -(found * true).sum(1) / true.sum(1)
+    return loss.mean(), true.gather(1, found.argmax(1, keepdim=True)).float().mean()
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes: contrast needs the whole batch.
 
@@ -94,16 +103,18 @@ class Stage:
 
     `clip`: pictures and captions. `clip_words`: captions alone, each to be known among its foils
     by a second one that means the same. `clip_foils`: pictures and second captions, both with
-    foils.
+    foils. `clip_search`: pictures alone, with foils and with queries of several lengths.
     """
 
-    sheet, sheet_every = None, 500
+    sheet = None
 
     def __init__(self, name: str, clip: CLIP, recipe: Recipe, tokenizer: Tokenizer, size: int
                  ) -> None:
         self.name, self.clip, self.recipe = name, clip, recipe
         self.tokenizer, self.size = tokenizer, size
         self.part = getattr(recipe, name)
+        clip.text.requires_grad_(name != "clip_search")
+        loop.explicit_attention(clip)
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """The loss of one batch, how many choices are right, and 1 / temperature."""
@@ -119,11 +130,30 @@ class Stage:
         embedded = self.embed_text(list(captions))
         text, again, foils = embedded[:, 0], embedded[:, 1], embedded[:, 2:]
         enough = gather(loop.shard(torch.tensor(says)))
+        if self.name == "clip_search":
+            return self.search(scenes, rng, text, foils, enough)
         loss, understood = contrastive_loss(again, text, scale, foils, enough)
         if self.name == "clip_words":
             return {"loss": loss, "understood": understood, "scale": scale}
         seen, found = contrastive_loss(self.embed_images(scenes), text, scale, foils, enough)
         return {"loss": loss + seen, "accuracy": found, "understood": understood, "scale": scale}
+
+    def search(self, scenes: list[Scene], rng: np.random.Generator, text: Tensor, foils: Tensor,
+               enough: Tensor) -> dict[str, Tensor]:
+        """Of pictures that know their captions among foils, and are found by queries."""
+        image, scale = self.embed_images(scenes), self.clip.scale()
+        loss, found = contrastive_loss(image, text, scale, foils, enough)
+        logged = {"accuracy": found, "scale": scale.detach()}
+        for words in LENGTHS:
+            queries = {one.said(rng): one for one in (query(scene, words, rng) for scene in scenes)}
+            with loop.autocast():
+                said = self.clip.embed_text(self.tokenizer(list(queries)).to(loop.device()))
+            true = truths(list(queries.values()), scenes)
+            true = gather(loop.shard(true.T.contiguous())).T        # in the order of the pictures
+            more, logged[f"found by {words}"] = search_loss(
+                said.to(scale.dtype), image, true, scale)
+            loss = loss + more
+        return {"loss": loss, **logged}
 
     def embed_images(self, scenes: list[Scene]) -> Tensor:
         """Unit vectors (b, p) of the drawn scenes, gathered from all processes."""
@@ -140,18 +170,3 @@ class Stage:
         with loop.autocast():
             text = self.clip.embed_text(ids.flatten(0, 1))
         return gather(text.to(self.clip.logit_scale.dtype).unflatten(0, ids.shape[:2]))
-
-
-def train(config: Config, recipe: Recipe, folder: Path, tokenizer: Tokenizer, *,
-          minutes: float | None = None, start: dict[str, Tensor] | None = None) -> CLIP:
-    """The trained towers.
-
-    start: weights to begin the last stage with; those before it are then skipped.
-    """
-    assert config.image_tower is not None
-    torch.manual_seed(recipe.seed)
-    clip = CLIP(config.text, config.image_tower).to(loop.device())
-    loop.explicit_attention(clip)
-    return loop.fit_stages(clip, STAGES if start is None else STAGES[-1:],
-                           lambda name: Stage(name, clip, recipe, tokenizer, config.image_size),
-                           recipe, folder, minutes=minutes, start=start)
