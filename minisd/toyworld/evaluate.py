@@ -1,4 +1,4 @@
-"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|stages|sheet|all|export]`.
+"""`python -m minisd.toyworld.evaluate [vae|guidance|adherence|search|sheet|all|export]`.
 
 Measures a toyworld model. Everything that takes long is kept prompt by prompt in the folder, so a
 killed evaluation continues by the same command, and
@@ -16,6 +16,7 @@ import torch
 
 from minisd.checkpoints.load import load
 from minisd.checkpoints.places import SHIPPED
+from minisd.config import TOYWORLD
 from minisd.samplers import SAMPLERS
 from minisd.toyworld.evaluation import rates, results
 from minisd.toyworld.evaluation.bench import Bench, read_summary, write_json
@@ -35,19 +36,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, help="(default: figures in that folder)")
     parser.add_argument("--target", type=Path, default=SHIPPED,
                         help="folder that export writes evaluation.json to")
-    parser.add_argument("--prompts", type=int, help="of each kind (default: 500; for guidance "
-                                                    "300, for stages 200)")
-    parser.add_argument("--guidance", type=float, help="default: the best that was measured")
+    parser.add_argument("--prompts", type=int, help="of each kind (default: 500, guidance 300)")
+    parser.add_argument("--guidance", type=float, help="(default: the model's own)")
     parser.add_argument("--samplers", nargs="+", default=["ddim"], choices=SAMPLERS,
                         metavar="NAME", help="of the curves against guidance (default: ddim)")
     parser.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--checkpoints", type=Path, nargs="+", default=[],
-                        help="the models of earlier stages, in the order of training")
     args = parser.parse_args(argv)
-    if args.section == "stages" and not args.checkpoints:
-        parser.error("stages takes --checkpoints PATH ...: models exported during training")
     if (args.prompts is not None and args.prompts < 2) or args.batch < 1:
         parser.error(f"--prompts takes at least 2 and --batch at least 1, got {args.prompts} and "
                      f"{args.batch}")
@@ -60,15 +56,17 @@ def run(args: argparse.Namespace) -> None:
     sd = load(args.model, device=str(loop.device()), dtype=args.dtype)
     on = Bench(sd, load_judge(args.judge).to(sd.device), args.folder,
                args.figures or args.folder / "figures", args.batch, args.steps, args.prompts,
-               args.guidance, args.samplers, args.checkpoints)
+               sd.config.guidance_scale if args.guidance is None else args.guidance,
+               args.samplers)
     if args.section == "export":
         if loop.rank() == 0:
             identity = on.identity()
             print(results.export(on.folder, args.target, identity["model"], identity["judge"]))
         return
-    for name in SECTIONS if args.section == "all" else [args.section]:
-        asked = name != "stages" or on.checkpoints
-        if asked and (name != "sheet" or loop.rank() == 0):     # the sheet is not shared
+    every = [name for name in SECTIONS          # the image tower is toyworld's
+             if name != "search" or sd.config == TOYWORLD]
+    for name in every if args.section == "all" else [args.section]:
+        if name != "sheet" or loop.rank() == 0:     # the sheet is not shared
             values, tables = SECTIONS[name](on)
             plain = [f"{key} {value}" for key, value in values.items()
                      if isinstance(value, str | int | float)]

@@ -9,7 +9,9 @@ them.
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,11 @@ from minisd.toyworld.training.recipe import RECIPE, Recipe
 from minisd.unet import UNet
 from minisd.vae import VAE
 
-# The checkpoints of a part, in the order of training.
-STAGES = {"tokenizer": (), "vae": (*vae.STAGES, *polish.STAGES), "clip": clip.STAGES,
-          "unet": unet.STAGES, "polish": polish.STAGES, "judge": judge.STAGES}
+# The stages of each part, in the order of training: their names in the recipe and as files.
+STAGES: dict[str, tuple[str, ...]] = {
+    "tokenizer": (), "vae": ("vae", "decoder"),
+    "clip": ("clip", "clip_words", "clip_foils", "clip_search"),
+    "unet": ("unet_small", "unet", "unet_soft"), "polish": ("polish",), "judge": ("judge",)}
 TOKENIZER_CAPTIONS = 20_000
 
 
@@ -62,10 +66,13 @@ def copy_files(folder: Path, target: Path) -> None:
             shutil.copyfile(file, part)
 
 
-def last_checkpoint(folder: Path, part: str) -> Path | None:
-    """Of the last of a part's stages that has begun; None where none has."""
-    paths = [folder / f"{stage}.pt" for stage in STAGES[part]]
-    return next((path for path in reversed(paths) if path.exists()), None)
+# The networks of the parts
+
+def untrained(part: str, config: Config) -> Any:
+    if part == "clip":
+        assert config.image_tower is not None
+        return CLIP(config.text, config.image_tower)
+    return VAE(config.vae) if part == "vae" else UNet(config.unet) if part == "unet" else Judge()
 
 
 def shipped(part: str) -> dict[str, Tensor] | None:
@@ -74,6 +81,13 @@ def shipped(part: str) -> dict[str, Tensor] | None:
              "clip": {"text_encoder": "text.", "image_tower": ""}}.get(part)
     return {prefix + name: value.float() for file, prefix in files.items() for name, value in
             load_file(SHIPPED / f"{file}.safetensors").items()} if files else None
+
+
+def last_checkpoint(folder: Path, part: str) -> Path | None:
+    """Of the last of a part's stages that has begun; None where none has."""
+    stages = STAGES[part] + (STAGES["polish"] if part == "vae" else ())
+    paths = [folder / f"{stage}.pt" for stage in stages]
+    return next((path for path in reversed(paths) if path.exists()), None)
 
 
 def trained(part: str, config: Config, folder: Path, *, from_shipped: bool = False) -> Any:
@@ -85,47 +99,83 @@ def trained(part: str, config: Config, folder: Path, *, from_shipped: bool = Fal
     if path is None and not from_shipped:
         raise FileNotFoundError(f"{folder} holds no trained {part}: run "
                                 f"`python -m minisd.toyworld.train {part} --folder {folder}`")
-    assert config.image_tower is not None
-    network: nn.Module = (
-        VAE(config.vae) if part == "vae" else UNet(config.unet) if part == "unet" else
-        CLIP(config.text, config.image_tower) if part == "clip" else Judge())
+    network = untrained(part, config)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"]
-                            if path else shipped(part) or {})
+                            if path else shipped(part))
     return network.eval()
 
 
-def fit_unet(config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
-             minutes: float | None = None, start: dict[str, Tensor] | None = None,
-             from_shipped: bool = False) -> None:
-    """Encode the scenes with the trained VAE, measure the scale factor, train.
+def config_of(folder: Path, otherwise: Config) -> Config:
+    """The sizes and the scale factor of the UNet that was trained in the folder, if one was."""
+    path = folder / "config.json"
+    return read_own_config(path) if path.exists() else otherwise
 
-    start: weights to begin with; they know latents by the scale factor of `config`, which stays.
+
+# Training
+
+def fit(part: str, config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
+        minutes: float | None = None, from_shipped: bool = False) -> None:
+    """Train a part, or go on with it, stage after stage, each from the average of the one before.
+
+    minutes: for a stage; where they end one, the next does not begin.
+    from_shipped: begin the last stage with the weights that ship (the UNet's last but one, for they
+        are softened, and softening needs a plain teacher), and take parts that the folder
+        lacks from there. Those weights know latents by the scale factor of `config`, which stays.
     """
-    autoencoder, towers = (trained(part, config, folder, from_shipped=from_shipped)
-                           for part in ("vae", "clip"))
-    posteriors = cache.posteriors(autoencoder.to(loop.device()), folder, recipe.scenes,
-                                  size=config.image_size, seed=recipe.seed)
-    if start is None:
-        scale = cache.measure_scale(posteriors)
-        config = replace(config, vae=replace(config.vae, scale_factor=scale))
-    if loop.rank() == 0:
-        checkpoint.write_config(folder, config)
-    unet.train(config, recipe, folder, autoencoder, towers.text, words, posteriors,
-               minutes=minutes, start=start)
+    start = shipped(part) if from_shipped else None
+    stage: Callable[[str], Any]
+    if part in ("unet", "polish"):
+        config = config if part == "unet" else config_of(folder, config)
+        sd = pipeline(part, config, recipe, folder, words, from_shipped=from_shipped)
+        posteriors = cache.posteriors(sd.vae, folder, recipe.scenes, size=config.image_size,
+                                      seed=recipe.seed)
+    else:
+        torch.manual_seed(recipe.seed)
+        network = untrained(part, config).to(loop.device())
+    if part == "vae":
+        stage = partial(vae.Stage, vae=network, config=config, recipe=recipe, folder=folder)
+    elif part == "clip":
+        stage = partial(clip.Stage, clip=network, recipe=recipe, tokenizer=words,
+                        size=config.image_size)
+    elif part == "judge":
+        stage = partial(judge.Stage, judge=network, recipe=recipe)
+    elif part == "unet":
+        if start is None:
+            scale = cache.measure_scale(posteriors)
+            sd.config = replace(config, vae=replace(config.vae, scale_factor=scale))
+        if loop.rank() == 0:
+            checkpoint.write_config(folder, sd.config)
+        network = sd.unet.requires_grad_(True)
+        stage = partial(unet.Stage, sd=sd, posteriors=posteriors, recipe=recipe)
+    else:
+        network = sd.vae
+        stage = partial(polish.Stage, sd=sd, posteriors=posteriors, recipe=recipe, folder=folder)
+    skipped = 0 if start is None else 1 if part == "unet" else len(STAGES[part]) - 1
+    for name in STAGES[part][skipped:]:
+        if start is not None:
+            network.load_state_dict(start)
+        this = stage(name)
+        trainer = loop.Fit(name, network, getattr(recipe, name), this.loss, folder,
+                           seed=recipe.seed, sheet=this.sheet)
+        start = trainer.run(minutes).state_dict()
+        if trainer.step < trainer.part.steps:
+            break
 
 
-def fit_polish(config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
-               minutes: float | None = None, from_shipped: bool = False) -> None:
-    """Train the decoder on latents that the trained UNet repaints."""
-    if (folder / "config.json").exists():
-        config = read_own_config(folder / "config.json")
+def pipeline(part: str, config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
+             from_shipped: bool) -> StableDiffusion:
+    """The trained networks that a part is trained with, frozen; its own is new, or is trained on.
+
+    part: "unet" or "polish".
+    """
+    autoencoder, towers = (trained(name, config, folder, from_shipped=from_shipped)
+                           for name in ("vae", "clip"))
+    torch.manual_seed(recipe.seed)
     sd = StableDiffusion(config, words)
-    sd.vae, towers, sd.unet = (trained(part, config, folder, from_shipped=from_shipped)
-                               for part in ("vae", "clip", "unet"))
-    sd.text_encoder = towers.text
-    posteriors = cache.posteriors(sd.vae.to(loop.device()), folder, recipe.scenes,
-                                  size=config.image_size, seed=recipe.seed)
-    polish.train(sd, recipe, folder, posteriors, minutes=minutes)
+    sd.vae, sd.text_encoder = autoencoder, towers.text
+    if part == "polish":
+        sd.unet = trained("unet", config, folder, from_shipped=from_shipped)
+    return sd.requires_grad_(False).to(loop.device())
 
 
 def export(folder: Path, target: Path) -> None:
@@ -135,26 +185,23 @@ def export(folder: Path, target: Path) -> None:
     and on CLIP, so theirs are written only beside a UNet that was trained on them; a decoder that
     was only polished there changes no latents. Raises FileNotFoundError where there is none.
     """
-    parts = [part for part in STAGES if last_checkpoint(folder, part)]
+    parts = {part for part in ("vae", "clip", "unet", "judge") if last_checkpoint(folder, part)}
     if not parts:
         raise FileNotFoundError(f"{folder} holds nothing that was trained: name the folder that "
                                 f"`python -m minisd.toyworld.train` was given")
-    wanted = {*parts} - {"judge", "polish"}
-    same_latents = not any((folder / f"{stage}.pt").exists() for stage in vae.STAGES)
-    if wanted:
-        config = read_own_config(folder / "config.json") if "unet" in parts else TOYWORLD
-        networks = {part: trained(part, config, folder) for part in
-                    (wanted if wanted == {"vae"} and same_latents else {*wanted, "unet"})}
-        if "clip" in parts:
-            towers = networks.pop("clip")
-            networks["text_encoder"], towers.text = towers.text, nn.Identity()
-            networks["image_tower"] = towers                # without the text tower
-        for name, network in networks.items():
-            checkpoint.save(network, target / f"{name}.safetensors")
+    if "clip" in parts or any((folder / f"{stage}.pt").exists() for stage in STAGES["vae"]):
+        parts.add("unet")
+    config = config_of(folder, TOYWORLD)
+    networks = {part: trained(part, config, folder) for part in parts}
+    if "clip" in networks:
+        towers = networks.pop("clip")
+        networks["text_encoder"], towers.text = towers.text, nn.Identity()
+        networks["image_tower"] = towers                # without the text tower
+    for name, network in networks.items():
+        checkpoint.save(network, target / f"{name}.safetensors")
+    if parts != {"judge"}:
         copy_files(folder / "tokenizer", target / "tokenizer")
         checkpoint.write_config(target, config)
-    if "judge" in parts:
-        checkpoint.save(trained("judge", TOYWORLD, folder), target / "judge.safetensors")
     curves.export(folder, RECIPE, target)
 
 
@@ -163,8 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("part", choices=[*STAGES, "all", "export"])
     parser.add_argument("--folder", type=Path, default=Path("runs/toyworld"),
                         help="checkpoints, logs, sample sheets (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop each stage after so long (vae and unet "
-                        "have two stages, clip has three); the same command continues")
+    parser.add_argument("--minutes", type=float, help="stop each stage after so long (vae has two "
+                        "stages, unet three, clip four); the same command continues")
     parser.add_argument("--from-shipped", action="store_true",
                         help="begin with the weights that ship instead of random ones, and take "
                              "parts from there that the folder lacks")
@@ -177,29 +224,15 @@ def main(argv: list[str] | None = None) -> int:
         if args.part == "export":
             export(args.folder, args.target)
         else:
-            run(args.part, args.folder, args.minutes, args.from_shipped)
+            loop.join_processes()
+            words = learn_tokenizer(RECIPE, args.folder, from_shipped=args.from_shipped)
+            for part in STAGES if args.part == "all" else [args.part]:
+                if STAGES[part]:
+                    fit(part, TOYWORLD, RECIPE, args.folder, words, minutes=args.minutes,
+                        from_shipped=args.from_shipped)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train: {error}")
     return 0
-
-
-def run(part: str, folder: Path, minutes: float | None, from_shipped: bool) -> None:
-    """Train one part, or all of them one after another."""
-    loop.join_processes()
-    words = learn_tokenizer(RECIPE, folder, from_shipped=from_shipped)
-    for one in STAGES if part == "all" else [part]:
-        start = shipped(one) if from_shipped else None
-        if one == "vae":
-            vae.train(TOYWORLD, RECIPE, folder, minutes=minutes, start=start)
-        elif one == "clip":
-            clip.train(TOYWORLD, RECIPE, folder, words, minutes=minutes, start=start)
-        elif one == "unet":
-            fit_unet(TOYWORLD, RECIPE, folder, words, minutes=minutes, start=start,
-                     from_shipped=from_shipped)
-        elif one == "polish":
-            fit_polish(TOYWORLD, RECIPE, folder, words, minutes=minutes, from_shipped=from_shipped)
-        elif one == "judge":
-            judge.train(RECIPE, folder, minutes=minutes)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_training import words
 
 from minisd.checkpoints.places import SHIPPED
-from minisd.toyworld import data
+from minisd.config import TOYWORLD
+from minisd.toyworld import data, train
 from minisd.toyworld.evaluation.judge import (
     GRID,
     MOST,
@@ -123,8 +125,8 @@ def test_examples_are_deterministic_and_of_all_sorts() -> None:
 
 def test_two_steps_of_training(tmp_path) -> None:
     recipe = replace(RECIPE, judge=Part(steps=2, batch=4, lr=1e-3))
-    judge = training.train(recipe, tmp_path)
-    assert isinstance(judge, Judge) and (tmp_path / "judge.csv").read_text().count("\n") == 3
+    train.fit("judge", TOYWORLD, recipe, tmp_path, words())
+    assert (tmp_path / "judge.csv").read_text().count("\n") == 3
     assert (tmp_path / "judge-losses.png").exists()
 
 

@@ -100,9 +100,8 @@ class Bench:
     batch: int = 32                         # prompts painted at once; also what a kill can cost
     steps: int = 50
     prompts: int | None = None              # of each kind; None: what the measurement wants
-    guidance: float | None = None           # None: the best scale that was measured
+    guidance: float = 7.5                   # of pictures that are counted or shown
     samplers: Sequence[str] = ("ddim",)     # of the guidance curves
-    checkpoints: Sequence[Path] = ()        # models of earlier stages, in this order
 
     def drawn(self, wanted: Sequence[Job]) -> Tensor:
         """The true pictures, (n, 3, h, w) in [-1, 1]."""
@@ -113,6 +112,10 @@ class Bench:
         return {"model": checkpoint.fingerprint(self.sd),
                 "judge": checkpoint.fingerprint(self.judge),
                 "dtype": str(self.sd.dtype).removeprefix("torch."), **settings}
+
+    def painting(self, guidance: float, sampler: str = "ddim") -> Row:
+        """The identity of painted pictures."""
+        return self.identity(sampler=sampler, steps=self.steps, guidance=guidance)
 
     def save(self, name: str, figure: Figure) -> None:
         """A figure, by the first process."""
@@ -126,19 +129,19 @@ class Bench:
         A finished batch is a file, named by a hash of what it depends on: a killed evaluation
         finds it again, and so do more or fewer processes.
         """
-        batches = [wanted[i:i + self.batch] for i in range(0, len(wanted), self.batch)]
-        paths = []
-        for batch in batches:
+        def path(batch: Sequence[Job]) -> Path:
             key = json.dumps([identity, [job.label for job in batch]], sort_keys=True)
             digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-            paths.append(self.folder / "rows" / f"{name}-{digest}.json")
+            return self.folder / "rows" / f"{name}-{digest}.json"
+
+        batches = [wanted[i:i + self.batch] for i in range(0, len(wanted), self.batch)]
+        mine = [batch for batch in batches[loop.mine()] if not path(batch).exists()]
         described = f"{name} {identity.get('sampler', '')} {identity.get('guidance', '')}"
-        mine = [pair for pair in list(zip(batches, paths, strict=True))[loop.mine()]
-                if not pair[1].exists()]
-        for batch, path in tqdm(mine, described, disable=loop.rank() > 0 or not mine):
-            write_json(path, work(batch))
+        for batch in tqdm(mine, described, disable=loop.rank() > 0 or not mine):
+            write_json(path(batch), work(batch))
         loop.wait_for_all()
-        return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
+        return [row for batch in batches
+                for row in json.loads(path(batch).read_text(encoding="utf-8"))]
 
     def paint(self, wanted: Sequence[Job], **settings: Any) -> list[Image.Image]:
         """The pictures of some jobs; settings as of `text_to_image`."""
@@ -146,7 +149,7 @@ class Bench:
         return [picture for batch in batches for picture in self.sd.text_to_image(
             [job.prompt for job in batch], seed=[job.index for job in batch], **settings)]
 
-    def paint_and_judge(self, wanted: Sequence[Job], *, sampler: str, guidance: float
+    def paint_and_judge(self, wanted: Sequence[Job], guidance: float, sampler: str = "ddim"
                         ) -> list[Row]:
         """Rows of each picture: the judge's `answers`, what it `read`, its `features`; `shape`."""
 
@@ -161,8 +164,7 @@ class Bench:
                     for job, picture, reading, feature in zip(batch, pictures, readings,
                                                               features.tolist(), strict=True)]
 
-        identity = self.identity(sampler=sampler, steps=self.steps, guidance=guidance)
-        return self.finish("pictures", identity, wanted, work)
+        return self.finish("pictures", self.painting(guidance, sampler), wanted, work)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:

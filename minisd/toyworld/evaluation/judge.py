@@ -71,20 +71,18 @@ class Block(nn.Module):
 class Judge(nn.Module):
     """Pictures -> `Maps`; `read` makes sense of them."""
 
-    def __init__(self, width: int = 64, deep: int = 96) -> None:
-        """width: channels at 16 x 16 cells; deep: channels at 8 x 8 cells and of the features."""
+    def __init__(self) -> None:
         super().__init__()
-        half = width // 2
-        self.stem = nn.Conv2d(3, half, 4, stride=2, padding=1)
-        self.down1 = nn.Conv2d(half, width, 4, stride=2, padding=1)
-        self.fine1 = Block(width)
-        self.down2 = nn.Conv2d(width, deep, 2, stride=2)
-        self.coarse = nn.Sequential(Block(deep), Block(deep))
-        self.up = nn.Conv2d(deep, width, 1)
-        self.fine2 = Block(width)
-        self.last = nn.Conv2d(width, deep, 1)
-        self.place = nn.Conv2d(deep, 1 + len(KINDS) + len(COLOURS), 1)
-        self.background = nn.Linear(deep, len(BACKGROUNDS))
+        self.stem = nn.Conv2d(3, 32, 4, stride=2, padding=1)
+        self.down1 = nn.Conv2d(32, 64, 4, stride=2, padding=1)
+        self.fine1 = Block(64)
+        self.down2 = nn.Conv2d(64, 96, 2, stride=2)
+        self.coarse = nn.Sequential(Block(96), Block(96))
+        self.up = nn.Conv2d(96, 64, 1)
+        self.fine2 = Block(64)
+        self.last = nn.Conv2d(64, 96, 1)
+        self.place = nn.Conv2d(96, 1 + len(KINDS) + len(COLOURS), 1)
+        self.background = nn.Linear(96, len(BACKGROUNDS))
 
     def forward(self, images: Tensor) -> Maps:
         """images (b, 3, h, w) in [-1, 1], of any size."""
@@ -93,7 +91,7 @@ class Judge(nn.Module):
         return Maps(centre[:, 0], kind, colour, self.background(h.mean((2, 3))))
 
     def features(self, images: Tensor) -> Tensor:
-        """images (b, 3, h, w) in [-1, 1] -> (b, deep) float32: the last map, pooled."""
+        """images (b, 3, h, w) in [-1, 1] -> (b, 96) float32: the last map, pooled."""
         return self._last_map(images).float().mean((2, 3))
 
     def _last_map(self, images: Tensor) -> Tensor:

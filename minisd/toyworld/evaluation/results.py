@@ -13,7 +13,7 @@ from pathlib import Path
 from minisd.toyworld.evaluation.bench import SPLITS, Job, Row, read_summary, write_json
 
 FILE = "evaluation.json"
-SECTIONS = ("vae", "guidance", "adherence", "stages")       # of a summary, that ship
+SECTIONS = ("vae", "guidance", "adherence", "search")       # of a summary, that ship
 MOST_FAILURES = 24
 MEASURE = "python -m minisd.toyworld.evaluate"
 

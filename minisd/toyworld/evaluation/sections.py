@@ -1,34 +1,35 @@
-"""What is measured: the autoencoder, guidance, adherence, earlier stages; and a sheet.
+"""What is measured: the autoencoder, guidance, adherence, search; and a sheet.
 
 Adherence is judged: a prompt is followed where all things, their colours, their relation and the
 background are right. Every measurement returns what the summary keeps, and tables to print.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from minisd import figures
-from minisd.checkpoints.load import load
 from minisd.images import to_pil
 from minisd.observe.pictures import psnr
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
+from minisd.toyworld.clip import load_clip
 from minisd.toyworld.evaluation import bench, shapes
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs, rates
 from minisd.toyworld.evaluation.judge import frechet_distance
 from minisd.toyworld.evaluation.rates import rate
+from minisd.toyworld.queries import LENGTHS, Query, query, truths
 from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
 from minisd.toyworld.training.recipe import RECIPE
 
 GUIDANCES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0)
-SCENES, PROMPTS, STAGE_PROMPTS, GUIDANCE_PROMPTS = 500, 500, 200, 300       # of each kind
+SCENES, PROMPTS, GUIDANCE_PROMPTS = 500, 500, 300       # of each kind
 # Scenes for choosing the guidance scale, and drawn ones to compare with: apart from the test's.
 CHOOSING, REFERENCE, REFERENCES = 100_000, 200_000, 1000
 # In percent, of GenEval (Ghosh et al. 2023, table 2): any English; toyworld's words are few.
 SD_1_5 = {"one thing": 97, "two things": 38, "colours": 76, "position": 4, "colour attribution": 6}
+GALLERIES, GALLERY = 10, 100    # of drawn pictures to search, and how many in each
 SHEET_SEEN, SHEET_HELD_OUT = 48, 16
 HEADER = 6                      # of them, in the README's picture
 
@@ -75,7 +76,7 @@ def measure_guidance(on: Bench) -> Section:
     curves: dict[str, list[Row]] = {sampler: [] for sampler in on.samplers}
     for sampler, curve in curves.items():
         for scale in GUIDANCES:
-            painted = on.paint_and_judge(wanted, sampler=sampler, guidance=scale)
+            painted = on.paint_and_judge(wanted, scale, sampler)
             curve.append({"guidance": scale, **rates(painted),
                           "frechet": frechet_distance(features_of(painted), reference),
                           "paired": frechet_distance(features_of(painted), same)})
@@ -89,25 +90,17 @@ def measure_guidance(on: Bench) -> Section:
              for sampler, curve in curves.items()})
 
 
-def best_guidance(on: Bench) -> float:
-    """The guidance scale asked for, else the best one measured for this very model."""
-    if on.guidance is not None:
-        return on.guidance
-    section, identity = bench.read_summary(on.folder).get("guidance", {}), on.identity()
-    if not section.items() >= identity.items():
-        raise ValueError(f"the best guidance scale of model {identity['model']} is not known: run "
-                         f"`python -m minisd.toyworld.evaluate guidance` first, or give --guidance")
-    return section["best"]
-
-
 def measure_adherence(on: Bench) -> Section:
-    """How often pictures show what their prompts say: pairs seen in training, and held-out ones."""
-    guidance, count = best_guidance(on), on.prompts or PROMPTS
+    """How often pictures of seen and held-out pairs are right, and how far from drawn ones."""
+    count = on.prompts or PROMPTS
     pairs: list[tuple[Job, Row]] = []
+    away: dict[str, Row] = {}
     for split in SPLITS:
         wanted = jobs(split, count)
-        painted = on.paint_and_judge(wanted, sampler="ddim", guidance=guidance)
+        painted = on.paint_and_judge(wanted, on.guidance)
         pairs += zip(wanted, painted, strict=True)
+        away[split] = {"paired": frechet_distance(features_of(painted),
+                                                  on.features(on.drawn(wanted)))}
     rows = {name: [row for job, row in pairs if belongs(job)]
             for name, belongs in adherence_groups().items()}
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
@@ -121,9 +114,9 @@ def measure_adherence(on: Bench) -> Section:
     failures = [{**job.label, "read": row["read"],
                  "wrong": [name for name in ATTRIBUTES[:-1] if row["answers"][name] is False]}
                 for job, row in pairs if not row["answers"]["all"]]
-    return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
-             "groups": groups, "composition": marks, "shapes": shape, "failures": failures},
-            {"prompts": groups, "as GenEval": marks, "one thing": shape})
+    return ({**on.painting(on.guidance), "n": count, "groups": groups, "composition": marks,
+             "distance": away, "shapes": shape, "failures": failures},
+            {"prompts": groups, "as GenEval": marks, "distance": away, "one thing": shape})
 
 
 def adherence_groups() -> dict[str, Callable[[Job], bool]]:
@@ -154,24 +147,32 @@ def composition(painted: Sequence[Row]) -> Row:
             for mark, (answers, what) in zip(SD_1_5, asked, strict=True)}
 
 
-def measure_stages(on: Bench) -> Section:
-    """Adherence of earlier models, as the model card of v1 compares v1-1 ... v1-4."""
-    guidance, count = best_guidance(on), on.prompts or STAGE_PROMPTS
-    rows: list[Row] = []
-    for path in on.checkpoints:
-        earlier = replace(on, sd=load(path, device=str(on.sd.device), dtype=on.sd.dtype))
-        rows.append({"name": path.stem, "model": earlier.identity()["model"], **{
-            split: rates(earlier.paint_and_judge(jobs(split, count), sampler="ddim",
-                                                 guidance=guidance)) for split in SPLITS}})
-    return ({**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": count,
-             "rows": rows}, {"stage": {row["name"]: row for row in rows}})
+@torch.no_grad()
+def measure_search(on: Bench) -> Section:
+    """How often the first of 100 drawn pictures fits a query of one word, two or about five.
+
+    By both towers of CLIP that ship, on one query made of each picture, different ones once.
+    """
+    assert on.sd.tokenizer is not None
+    clip, rng = load_clip(on.sd), np.random.default_rng(0)
+    fits: dict[int, list[bool]] = {words: [] for words in LENGTHS}
+    for start in range(0, GALLERIES * GALLERY, GALLERY):
+        wanted = jobs("seen", GALLERY, start)
+        scenes = [job.scene for job in wanted]
+        pictures = clip.embed_images(on.drawn(wanted).to(on.sd.device, on.sd.dtype))
+        for words, found in fits.items():
+            asked = sorted({query(scene, words, rng) for scene in scenes}, key=Query.said)
+            said = clip.embed_text(on.sd.tokenizer([one.said() for one in asked]).to(on.sd.device))
+            first = (said @ pictures.T).argmax(1, keepdim=True).cpu()
+            found += truths(asked, scenes).gather(1, first)[:, 0].tolist()
+    rows = {str(words): {"all": rate(found)} for words, found in fits.items()}
+    return {**on.identity(), "n": GALLERIES * GALLERY, "rows": rows}, {"words": rows}
 
 
 def draw_sheet(on: Bench) -> Section:
     """64 prompts with their pictures, the last of pairs held out; the first few for the README."""
-    guidance = best_guidance(on)
     shown = jobs("seen", SHEET_SEEN) + jobs("held_out", SHEET_HELD_OUT)
-    pictures = on.paint(shown, guidance_scale=guidance, steps=on.steps, sampler="ddim")
+    pictures = on.paint(shown, guidance_scale=on.guidance, steps=on.steps, sampler="ddim")
     readings = on.judge.read(bench.as_tensor(pictures).to(on.sd.device))
     right = [bool(bench.answers(reading, job.scene)["all"])
              for reading, job in zip(readings, shown, strict=True)]
@@ -185,10 +186,9 @@ def draw_sheet(on: Bench) -> Section:
         [pictures[:HEADER], to_pil(on.drawn(first))], ["painted", "drawn"],
         [job.prompt for job in first],
         f"{on.sd.config.name}: the first {HEADER} sentences that it never saw", side=2.0))
-    return {**on.identity(sampler="ddim", steps=on.steps, guidance=guidance), "n": len(shown),
-            "right": sum(right)}, {}
+    return {**on.painting(on.guidance), "n": len(shown), "right": sum(right)}, {}
 
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "vae": measure_vae, "guidance": measure_guidance, "adherence": measure_adherence,
-    "stages": measure_stages, "sheet": draw_sheet}
+    "search": measure_search, "sheet": draw_sheet}

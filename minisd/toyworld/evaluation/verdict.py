@@ -1,15 +1,27 @@
 """What a picture shows, and whether that is what its prompt says, in words."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
+import torch
 from PIL import Image
 
 from minisd.checkpoints.places import SHIPPED
+from minisd.config import TOYWORLD
 from minisd.images import from_pil
-from minisd.toyworld.captions import BACKGROUND_PHRASES, RELATION_PHRASES
-from minisd.toyworld.evaluation.judge import agrees, in_words, load_judge
+from minisd.toyworld.captions import BACKGROUND_PHRASES, RELATION_PHRASES, full_caption
+from minisd.toyworld.evaluation.judge import (
+    Judge,
+    Reading,
+    agrees,
+    in_words,
+    load_judge,
+    relation,
+)
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
+
+MOST = 8                        # pictures that are read aloud; the others are counted
 
 Verdict = Callable[[Image.Image, str], tuple[str, str]]
 
@@ -31,6 +43,45 @@ def shipped() -> Verdict:
                 f"wrong: {', '.join(wrong)}" if wrong else "right" if found else "")
 
     return verdict
+
+
+def aloud(text: str, pictures: Sequence[Image.Image]) -> str:
+    """An alternative text, and behind it what the shipped judge reads from pictures of toyworld.
+
+    Size and colour tell them: v1's are larger, maps are smaller or gray. The text alone where there
+    is none with a thing in it, or no judge.
+    """
+    kind = ("RGB", (TOYWORLD.image_size,) * 2)
+    own = [picture for picture in pictures if (picture.mode, picture.size) == kind]
+    judge = _judge() if own else None
+    if judge is None:
+        return text
+    readings = judge.read(torch.cat([from_pil(picture) for picture in own[:MOST]]))
+    if not any(reading.things for reading in readings):
+        return text
+    more = f"; and {len(own) - MOST} more" if len(own) > MOST else ""
+    stop = "" if text.endswith((".", "?", "!")) else "."
+    return f"{text}{stop} The judge reads: {'; '.join(map(caption_of, readings))}{more}."
+
+
+@cache
+def _judge() -> Judge | None:
+    """The shipped one; its random start leaves the reader's random numbers alone."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return load_judge(SHIPPED / "judge.safetensors")
+    except (OSError, ValueError):
+        return None
+
+
+def caption_of(reading: Reading) -> str:
+    """A reading as toyworld's caption, where a scene could look so; else in plain words."""
+    things, background = reading.things, reading.background
+    if not background or len(things) not in (1, 2):
+        return in_words(reading)
+    return full_caption(Scene(
+        tuple(Thing(seen.kind, seen.colour, seen.x, seen.y, 0.5) for seen in things), background,
+        relation(*things) if len(things) == 2 else None, 0))
 
 
 def scene_of(prompt: str) -> Scene | None:

@@ -1,12 +1,12 @@
 """What a training reads again and again, made once and kept in its folder: pictures and latents."""
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from minisd.checkpoints import weights as checkpoint
@@ -48,24 +48,18 @@ def encode(vae: VAE, images: np.ndarray) -> Tensor:
 
 
 def posteriors(vae: VAE, folder: Path, count: int, *, size: int, seed: int) -> Tensor:
-    """Of training scenes 0 .. count - 1 (see `encode`), kept for this encoder's weights.
-
-    Every process encodes its shard, and the first one puts them together.
-    """
+    """Of training scenes 0 .. count - 1 (see `encode`), kept for this encoder's weights."""
     encoder = checkpoint.fingerprint(nn.ModuleList([vae.encoder, vae.quant_conv]))
-    path = folder / f"latents-{seed}-{count}-{size}-{encoder}.pt"
-    if loop.first_ones(not path.exists()):
-        shards = [encode(vae, pictures(folder, count, size=size, seed=seed)[loop.mine()])]
-        if loop.world_size() > 1:
-            mine, shards = shards[0], shards * loop.world_size()
-            dist.all_gather_object(shards, mine)
-        if loop.rank() == 0:
-            whole = torch.empty(count, *shards[0].shape[1:], dtype=torch.float16)
-            for i, some in enumerate(shards):
-                whole[i::len(shards)] = some
+    images = pictures(folder, count, size=size, seed=seed)
+    return kept(folder / f"latents-{seed}-{count}-{size}-{encoder}.pt", lambda: encode(vae, images))
+
+
+def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor in a file, which the first process makes where there is none."""
+    with loop.first_alone():
+        if not path.exists():
             with written_whole(path) as part:
-                torch.save(whole, part)
-        loop.wait_for_all()
+                torch.save(make(), part)
     return torch.load(path, weights_only=True, mmap=True)
 
 

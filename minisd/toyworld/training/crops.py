@@ -64,12 +64,10 @@ def _window(shown: Thing, hidden: Thing, cells: int, rng: np.random.Generator) -
         low, high = (middle - hidden.size / 2) * cells, (middle + hidden.size / 2) * cells
         return max(0.0, min(start + half, high) - max(start, low))
 
-    areas = {(top, left): seen(top, hidden.y) * seen(left, hidden.x)
-             for top in _starts(shown.y, shown.size, cells)
-             for left in _starts(shown.x, shown.size, cells)}
-    least = min(areas.values())
-    best = [place for place, area in areas.items() if area <= least + 1e-9]
-    return best[rng.integers(len(best))]
+    tops, lefts = _starts(shown.y, shown.size, cells), _starts(shown.x, shown.size, cells)
+    area = np.outer([seen(top, hidden.y) for top in tops], [seen(left, hidden.x) for left in lefts])
+    row, column = rng.choice(np.argwhere(area <= area.min() + 1e-9))
+    return tops[row], lefts[column]
 
 
 def _starts(middle: float, size: float, cells: int) -> range:

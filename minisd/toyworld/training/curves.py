@@ -7,7 +7,7 @@ Of each part: how many samples a step looked at, the seconds it took in all, and
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from minisd.toyworld.training.recipe import Part, Recipe
 POINTS = 120                    # of a curve; a figure has few more columns of pixels
 SPEED = "images_per_second"     # shown as seconds in all instead
 FILE = "losses.json"
-PARTS = tuple(part.name for part in fields(Recipe)
-              if isinstance(part.default, Part))        # in the order of training
 
 Curves = dict[str, Any]
 
@@ -28,20 +26,15 @@ Curves = dict[str, Any]
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns of a `loop.Fit`'s CSV, each (n,); {} before the first step.
 
-    A resumed training repeats steps: what follows replaces every later row.
+    A resumed training repeats steps, to the same numbers: each counts once.
     """
-    kept: list[dict[str, float]] = []
+    rows: dict[str, list[float]] = {}
     with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            try:
-                numbers = {name: float(value) for name, value in row.items()}
-            except (TypeError, ValueError):     # a line that a kill cut short
-                continue
-            while kept and kept[-1]["step"] >= numbers["step"]:
-                kept.pop()
-            kept.append(numbers)
-    names = kept[0] if kept else ()
-    return {name: np.array([row[name] for row in kept]) for name in names}
+        names, *lines = [*csv.reader(file)] or [[]]
+    for line in lines:
+        with suppress(ValueError):              # a line that a kill cut short
+            rows[line[0]] = [float(value) for _, value in zip(names, line, strict=True)]
+    return dict(zip(names, np.array(list(rows.values())).T, strict=True)) if rows else {}
 
 
 def thinned(metrics: Mapping[str, np.ndarray], part: Part, points: int = POINTS) -> Curves:
@@ -59,12 +52,12 @@ def export(folder: Path, recipe: Recipe, target: Path) -> None:
     """Write the curves of a folder; parts that were trained elsewhere keep those they had."""
     path = target / FILE
     curves = read(path) if path.exists() else {}
-    for name in PARTS:
+    for name, part in vars(recipe).items():
         logged = folder / f"{name}.csv"
-        if logged.exists() and (metrics := read_metrics(logged)):
-            curves[name] = thinned(metrics, getattr(recipe, name))
-    with written_whole(path) as part:
-        part.write_text(json.dumps(curves) + "\n", encoding="utf-8")
+        if isinstance(part, Part) and logged.exists() and (metrics := read_metrics(logged)):
+            curves[name] = thinned(metrics, part)
+    with written_whole(path) as file:
+        file.write_text(json.dumps(curves) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Curves]:

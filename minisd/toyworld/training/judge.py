@@ -7,7 +7,6 @@ smeared, melted, half or all another thing. Spoilt things do not count, and the 
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, VISIBLE, Scene, 
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.recipe import Recipe
 
-STAGES = ("judge",)
 FREE, HELD_OUT = 0.35, 0.2          # of all scenes, and of those that are not free
 SPOILT = 0.3                        # of all things
 FLAWS = ("half", "faded", "smeared", "melted", "chimera", "blend")
@@ -167,10 +165,10 @@ def soften(images: Tensor, g: torch.Generator) -> Tensor:
 class Stage:
     """The only stage: drawn on the fly, so nothing is seen twice."""
 
-    sheet, sheet_every = None, 300
+    sheet = None
 
-    def __init__(self, judge: Judge, recipe: Recipe) -> None:
-        self.judge, self.batch = judge, recipe.judge.batch
+    def __init__(self, name: str, judge: Judge, recipe: Recipe) -> None:
+        self.judge, self.batch = judge, getattr(recipe, name).batch
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """The four cross-entropies on one batch."""
@@ -186,11 +184,3 @@ class Stage:
         background = F.cross_entropy(maps.background, wanted.background)
         return {"loss": CENTRE_WEIGHT * centre + kind + 0.5 * colour + 0.5 * background,
                 "centre": centre, "kind": kind, "colour": colour, "background": background}
-
-
-def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Judge:
-    """The trained judge."""
-    torch.manual_seed(recipe.seed)
-    judge = Judge().to(loop.device())
-    return loop.fit_stages(judge, STAGES, lambda name: Stage(judge, recipe), recipe, folder,
-                           minutes=minutes, start=None)

@@ -9,8 +9,9 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,9 +27,11 @@ from minisd import figures
 from minisd.attention import Attention
 from minisd.checkpoints.load import choose_dtype
 from minisd.observe.files import written_whole
-from minisd.toyworld.training.recipe import Part, Recipe
+from minisd.toyworld.training.recipe import Part
 
+PATIENCE = timedelta(hours=6)        # with a process that draws, encodes or repaints alone
 CHECKPOINT_SECONDS = 60.0           # how much work a kill can cost
+SHEET_EVERY = 500                   # steps between two pages of samples, and figures of losses
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[torch.Generator], dict[str, Tensor]]   # "loss" and whatever to log
@@ -42,7 +45,8 @@ def join_processes() -> None:
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo",
+                                timeout=PATIENCE)
 
 
 def rank() -> int:
@@ -151,8 +155,8 @@ class Fit(Generic[Network]):
     """One network's training: `Fit(...).run()` continues from what `folder` holds."""
 
     def __init__(self, name: str, model: Network, part: Part, loss: Loss, folder: Path, *,
-                 seed: int = 0, sheet: Sheet | None = None, sheet_every: int = 500) -> None:
-        """sheet draws a page of samples from the averaged model, every sheet_every steps.
+                 seed: int = 0, sheet: Sheet | None = None) -> None:
+        """sheet draws a page of samples from the averaged model, every `SHEET_EVERY` steps.
 
         Raises ValueError for a batch that the processes cannot share evenly, RuntimeError where
         they find different checkpoints.
@@ -161,14 +165,18 @@ class Fit(Generic[Network]):
             raise ValueError(f"{name}: {world_size()} processes cannot share a batch of "
                              f"{part.batch} evenly: start another number of them")
         self.name, self.model, self.part, self.folder = name, model, part, folder
-        self.seed, self.sheet, self.sheet_every, self.step = seed, sheet, sheet_every, 0
+        self.seed, self.sheet, self.step = seed, sheet, 0
         self.checkpoint, self.metrics = folder / f"{name}.pt", folder / f"{name}.csv"
         self.averaged = moving_average(model, part.ema)
         self.optimiser = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=part.lr, betas=part.betas,
             weight_decay=part.weight_decay, fused=True)
         if self.checkpoint.exists():
-            self._resume()
+            state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
+            model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
         if self.step != first_ones(self.step):
             raise RuntimeError(f"{name}: {folder} is not at the step of the first process, but at "
                                f"{self.step}: all of them need one folder")
@@ -243,9 +251,9 @@ class Fit(Generic[Network]):
             if new:
                 writer.writerow(["step", *metrics])
             writer.writerow([self.step, *(f"{value:.6g}" for value in metrics.values())])
-        if self.step % self.sheet_every == 0 or self.step == self.part.steps:
+        if self.step % SHEET_EVERY == 0 or self.step == self.part.steps:
             figures.save(figures.losses(self.metrics), self.folder / f"{self.name}-losses.png")
-        if self.sheet and self.step % self.sheet_every == 0:
+        if self.sheet and self.step % SHEET_EVERY == 0:
             self.sheet(self.folder / f"{self.name}-{self.step:06d}.png", self.average)
 
     def save(self) -> None:
@@ -255,32 +263,3 @@ class Fit(Generic[Network]):
                 torch.save({"step": self.step, "model": self.model.state_dict(),
                             "average": self.average.state_dict(),
                             "optimiser": self.optimiser.state_dict()}, part)
-
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
-
-
-def fit_stages(network: Network, names: Sequence[str], stage: Callable[[str], Any], recipe: Recipe,
-               folder: Path, *, minutes: float | None, start: dict[str, Tensor] | None) -> Network:
-    """Train a network stage after stage, each from the average of the one before.
-
-    names: of the stages, and of their parts in the recipe. stage: makes one, which has a `loss`, a
-        `sheet` or None, and `sheet_every`. start: weights to begin with.
-    Returns:
-        the average of the last stage; of an earlier one where `minutes` for each end it.
-    """
-    for name in names:
-        if start is not None:
-            network.load_state_dict(start)
-        this = stage(name)
-        fit = Fit(name, network, getattr(recipe, name), this.loss, folder, seed=recipe.seed,
-                  sheet=this.sheet, sheet_every=this.sheet_every)
-        average = fit.run(minutes)
-        if fit.step < fit.part.steps:
-            break
-        start = average.state_dict()
-    return average

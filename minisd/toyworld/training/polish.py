@@ -14,18 +14,14 @@ from torch import Tensor, nn
 
 from minisd.checkpoints import weights as checkpoint
 from minisd.diffusion import add_noise
-from minisd.observe.files import written_whole
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SAMPLERS, Sampler, sample
 from minisd.settings import plan
 from minisd.toyworld import data
 from minisd.toyworld.captions import caption
-from minisd.toyworld.training import cache, loop
+from minisd.toyworld.training import cache, loop, vae
 from minisd.toyworld.training.recipe import Recipe
-from minisd.toyworld.training.vae import Sheet, edge_error
-from minisd.vae import VAE
 
-STAGES = ("polish",)
 GUIDANCES, MOST_STEPS, STARTS = (1.0, 3.0, 7.5), 3, (60, 360)   # of repaintings, drawn at random
 NOISED, NOISE = 0.35, 0.2       # of the encoder's latents: the share with noise, its largest std
 
@@ -38,14 +34,9 @@ def repaint(sd: StableDiffusion, posteriors: Tensor, folder: Path, recipe: Recip
     """
     nets = nn.ModuleList([sd.vae.encoder, sd.vae.quant_conv, sd.unet])
     path = folder / f"repainted-{recipe.seed}-{recipe.repainted}-{checkpoint.fingerprint(nets)}.pt"
-    with loop.first_alone():
-        if not path.exists():
-            starts = range(0, recipe.repainted, cache.BATCH)
-            painted = [_repaint(sd, posteriors[i:min(i + cache.BATCH, recipe.repainted)], i, recipe)
-                       for i in starts]
-            with written_whole(path) as part:
-                torch.save(torch.cat(painted).half(), part)
-    return torch.load(path, weights_only=True)
+    batches = enumerate(posteriors[:recipe.repainted].split(cache.BATCH))
+    return cache.kept(path, lambda: torch.cat(
+        [_repaint(sd, some, i * cache.BATCH, recipe) for i, some in batches]).half())
 
 
 def _repaint(sd: StableDiffusion, posteriors: Tensor, first: int, recipe: Recipe) -> Tensor:
@@ -68,48 +59,32 @@ def _repaint(sd: StableDiffusion, posteriors: Tensor, first: int, recipe: Recipe
     return last.x_prev.cpu()
 
 
-class Stage:
+class Stage(vae.Stage):
     """Half of a batch repainted, half as encoded, some of that with noise; whole pictures."""
 
-    sheet_every = 300
-
-    def __init__(self, vae: VAE, posteriors: Tensor, repainted: Tensor, scale_factor: float,
-                 pictures: np.ndarray, recipe: Recipe) -> None:
-        """posteriors, pictures: of all scenes; repainted: latents of the first ones."""
-        self.vae, self.posteriors, self.repainted = vae, posteriors, repainted
-        self.scale_factor, self.pictures = scale_factor, pictures
-        self.part, self.edge_weight = recipe.polish, recipe.edge_weight
-        self.sheet = Sheet(pictures.shape[1], recipe.seed)
+    def __init__(self, name: str, sd: StableDiffusion, posteriors: Tensor, recipe: Recipe,
+                 folder: Path) -> None:
+        """sd: a trained pipeline; posteriors: of all scenes."""
+        super().__init__(name, sd.vae, sd.config, recipe, folder)
+        self.posteriors = posteriors
+        self.repainted = repaint(sd, posteriors, folder, recipe)
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
         """L1, edges and squares between pictures and what their latents decode to."""
-        half = self.part.batch // 2
+        half, scale_factor = self.part.batch // 2, self.config.vae.scale_factor
         encoded = torch.randint(len(self.posteriors), (half,), generator=g).sort().values
         again = torch.randint(len(self.repainted), (self.part.batch - half,), generator=g)
         mean, std = self.posteriors[encoded].float().unbind(1)
         sample, noise = torch.randn(2, *mean.shape, generator=g)
         level, chance = torch.rand(2, half, 1, 1, 1, generator=g)
-        latents = (mean + std * sample) * self.scale_factor
+        latents = (mean + std * sample) * scale_factor
         latents = latents + NOISE * level * (chance < NOISED) * noise
         latents = torch.cat([latents, self.repainted[again].float()])
-        pictures = data.to_tensor(self.pictures[torch.cat([encoded, again]).numpy()])
+        pictures = data.to_tensor(self.images[torch.cat([encoded, again]).numpy()])
         latents, pictures = map(loop.shard, (latents, pictures))
         with loop.autocast():
-            decoded = self.vae.decode(latents / self.scale_factor)
-        error = decoded - pictures
-        l1, edges, mse = error.abs().mean(), edge_error(decoded, pictures), error.square().mean()
-        return {"loss": l1 + self.edge_weight * edges + 4 * mse, "l1": l1, "edges": edges,
+            decoded = self.vae.decode(latents / scale_factor)
+        error, edges = decoded - pictures, vae.edge_error(decoded, pictures)
+        l1, mse = error.abs().mean(), error.square().mean()
+        return {"loss": l1 + self.recipe.edge_weight * edges + 4 * mse, "l1": l1, "edges": edges,
                 "mse": mse}
-
-
-def train(sd: StableDiffusion, recipe: Recipe, folder: Path, posteriors: Tensor, *,
-          minutes: float | None = None) -> VAE:
-    """The VAE of a trained pipeline with a decoder that has seen the UNet's latents."""
-    sd.requires_grad_(False).to(loop.device())
-    repainted = repaint(sd, posteriors, folder, recipe)
-    for part in (sd.vae.decoder, sd.vae.post_quant_conv):
-        part.requires_grad_(True)
-    pictures = cache.pictures(folder, recipe.scenes, size=sd.config.image_size, seed=recipe.seed)
-    stage = Stage(sd.vae, posteriors, repainted, sd.config.vae.scale_factor, pictures, recipe)
-    return loop.Fit("polish", sd.vae, recipe.polish, stage.loss, folder, seed=recipe.seed,
-                    sheet=stage.sheet, sheet_every=stage.sheet_every).run(minutes)

@@ -41,6 +41,8 @@ class Recipe:
     clip: Part = Part(steps=2_000, batch=128, lr=1e-3, warmup=60, cooldown=1_400)
     clip_words: Part = Part(steps=600, batch=128, lr=1e-3, warmup=30)        # captions alone
     clip_foils: Part = Part(steps=500, batch=128, lr=1e-3, warmup=30, cooldown=450)
+    clip_search: Part = Part(steps=1_850, batch=128, lr=1.5e-3, warmup=50, cooldown=1_800,
+                             ema=0.995)
     hard_negatives: float = 0.25    # of a batch's scenes, that differ from another in one respect
     plain_captions: float = 0.5     # of the scenes with foils, that are captioned plainly
 
@@ -50,6 +52,9 @@ class Recipe:
     early_share: float = 0.5        # of the timesteps, drawn where a picture's layout is decided:
     early_from: int = 600           # from this one up, in the first steps of sampling
     snr_cap: float = 5.0            # min-SNR weighting (Hang et al. 2023)
+    unet_soft: Part = Part(steps=4_400, batch=32, lr=3e-4, warmup=50, cooldown=4_300, ema=0.998)
+    soft_share: float = 0.4         # of a guidance scale, that the teacher is given
+    soft_largest: float = 10.0      # scale that is learned
 
     polish: Part = Part(steps=1_600, batch=8, lr=6e-4, warmup=50, cooldown=1_500, ema=0.997)
     repainted: int = 6_400          # scenes whose latents the UNet repaints for the decoder

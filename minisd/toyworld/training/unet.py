@@ -4,18 +4,19 @@ Ho et al. 2020, eq. 14, in the latents of the frozen VAE with the frozen text en
 context (Rombach et al. 2022, eq. 3); some captions are dropped so that one network learns both
 predictions that guidance needs (Ho & Salimans 2022). A smaller size first, as v1's pictures were
 256 before 512: close-ups of single things (`crops.py`), then whole scenes, which start from the
-averaged weights of the close-ups.
+averaged weights of the close-ups. Last it is softened: v1's captions describe their pictures
+loosely, toyworld's exactly, so that it needs less guidance than v1. At every guidance scale, the
+softened network learns to predict what its teacher, the one before, predicts at a share of it.
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.clip import CLIPTextTransformer
-from minisd.config import Config
-from minisd.diffusion import add_noise, make_schedule
+from minisd.diffusion import add_noise, guide, make_schedule
 from minisd.observe.pictures import grid
 from minisd.observe.png import save_png
 from minisd.pipeline import StableDiffusion
@@ -26,10 +27,8 @@ from minisd.toyworld.training import crops, loop
 from minisd.toyworld.training.crops import Crop
 from minisd.toyworld.training.recipe import Recipe
 from minisd.unet import UNet
-from minisd.vae import VAE
 
-STAGES = ("unet_small", "unet")
-SHEET_SCENES, SHEET_STEPS, SHEET_GUIDANCE, SHEET_COLUMNS = 24, 25, 5.0, 12
+SHEET_SCENES, SHEET_STEPS, SHEET_COLUMNS = 24, 25, 12
 
 
 def snr_weights(snr: Tensor, cap: float) -> Tensor:
@@ -38,18 +37,20 @@ def snr_weights(snr: Tensor, cap: float) -> Tensor:
 
 
 class Stage:
-    """One size of the UNet's training: `unet_small`, the close-ups, or `unet`, whole scenes."""
-
-    sheet_every = 500
+    """One stage of the UNet's training: `unet_small`, close-ups; `unet`, whole scenes; `unet_soft`,
+    softened.
+    """
 
     def __init__(self, name: str, sd: StableDiffusion, posteriors: Tensor, recipe: Recipe) -> None:
         """sd: a pipeline whose VAE and text encoder are trained; its UNet is what is trained."""
         assert sd.tokenizer is not None
-        self.name, self.sd, self.posteriors, self.recipe = name, sd, posteriors, recipe
+        self.sd, self.posteriors, self.recipe = sd, posteriors, recipe
         self.choose = crops.close_ups if name == "unet_small" else crops.whole
         self.crops = self.choose(range(len(posteriors)), posteriors.shape[-1], seed=recipe.seed)
         self.tokenizer: Tokenizer = sd.tokenizer
         self.part = getattr(recipe, name)
+        self.teacher = (copy.deepcopy(sd.unet).requires_grad_(False) if name == "unet_soft"
+                        else None)
         schedule = make_schedule(sd.config.schedule)
         self.alpha_bar = schedule.alpha_bar
         self.weights = snr_weights(schedule.snr(), recipe.snr_cap)
@@ -69,10 +70,30 @@ class Stage:
         with loop.autocast():
             with torch.no_grad():
                 context = self.sd.text_encoder(ids)
-            eps = self.sd.unet(x_t, t, context)
+            if self.teacher is None:
+                eps = self.sd.unet(x_t, t, context)
+            else:
+                scale = loop.shard(self.recipe.soft_largest * torch.rand(n, 1, 1, 1, generator=g))
+                eps, noise = self.soften(self.teacher, scale, x_t, t, context)
         errors = (eps - noise).square().flatten(1).mean(1)                  # n
         return {"loss": (weights * errors).mean() / float(self.weights.mean()),
                 "mse": errors.mean()}
+
+    def soften(self, teacher: UNet, scale: Tensor, x_t: Tensor, t: Tensor, context: Tensor
+               ) -> tuple[Tensor, Tensor]:
+        """The guided prediction, of a scale for each sample, and the teacher's at a share of it."""
+        with torch.no_grad():
+            empty = self.sd.text_encoder(self.tokenizer([""]).to(x_t.device))
+        contexts = torch.cat([empty.expand_as(context), context])
+
+        def guided(unet: UNet, scale: Tensor) -> Tensor:
+            both = unet(x_t.repeat(2, 1, 1, 1), t.repeat(2), contexts).to(x_t.dtype)
+            uncond, cond = both.chunk(2)
+            return guide(uncond, cond, scale)       # type: ignore[arg-type]
+
+        with torch.no_grad():
+            target = guided(teacher, self.recipe.soft_share * scale)
+        return guided(self.sd.unet, scale), target
 
     def timesteps(self, n: int, g: torch.Generator) -> Tensor:
         """(n,) of all timesteps alike, but for some that are drawn from the noisiest ones.
@@ -96,28 +117,8 @@ class Stage:
                              split=data.UNSEEN)[:SHEET_SCENES]
         side = unseen[0].side * self.sd.config.vae.downscale
         trained, self.sd.unet = self.sd.unet, average
-        try:
-            pictures = self.sd.text_to_image(
-                [full_caption(crop.scene) for crop in unseen], guidance_scale=SHEET_GUIDANCE,
-                steps=SHEET_STEPS, seed=list(range(len(unseen))), height=side, width=side)
-        finally:
-            self.sd.unet = trained
+        pictures = self.sd.text_to_image(
+            [full_caption(crop.scene) for crop in unseen], steps=SHEET_STEPS,
+            seed=list(range(len(unseen))), height=side, width=side)
+        self.sd.unet = trained
         save_png(grid(pictures, SHEET_COLUMNS), path)
-
-
-def train(config: Config, recipe: Recipe, folder: Path, vae: VAE, text: CLIPTextTransformer,
-          tokenizer: Tokenizer, posteriors: Tensor, *, minutes: float | None = None,
-          start: dict[str, Tensor] | None = None) -> UNet:
-    """The trained UNet. posteriors: of the training scenes (`cache.posteriors`).
-
-    start: weights to begin the whole scenes with; the close-ups are then skipped.
-    """
-    torch.manual_seed(recipe.seed)
-    sd = StableDiffusion(config, tokenizer)
-    sd.vae, sd.text_encoder = vae, text
-    sd.requires_grad_(False)
-    sd.unet.requires_grad_(True)
-    sd.to(loop.device())
-    return loop.fit_stages(sd.unet, STAGES if start is None else STAGES[-1:],
-                           lambda name: Stage(name, sd, posteriors, recipe), recipe, folder,
-                           minutes=minutes, start=start)

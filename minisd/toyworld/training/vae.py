@@ -23,7 +23,6 @@ from minisd.toyworld.training import cache, loop
 from minisd.toyworld.training.recipe import Recipe
 from minisd.vae import VAE
 
-STAGES = ("vae", "decoder")
 WHOLE = 4                   # one sample of so many is a whole scene at the crop's size
 
 
@@ -48,31 +47,14 @@ def edge_error(a: Tensor, b: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-class Sheet:
-    """Draws unseen scenes over what comes back of them, and says how near that is."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.unseen = data.to_tensor(data.pictures(range(8), size=size, split=data.UNSEEN,
-                                                   seed=seed))
-
-    @torch.no_grad()
-    def __call__(self, path: Path, average: VAE) -> None:
-        decoded = average(self.unseen.to(loop.device())).float().cpu()
-        print(f"{path.stem}: {psnr(decoded, self.unseen).mean():.2f} dB on unseen scenes")
-        save_png(grid(to_pil(torch.cat([self.unseen, decoded])), len(self.unseen)), path)
-
-
 class Stage:
-    """One of the two stages: both networks together, then the decoder alone."""
-
-    sheet_every = 300
+    """`vae`: both networks together; `decoder`: the decoder alone."""
 
     def __init__(self, name: str, vae: VAE, config: Config, recipe: Recipe, folder: Path) -> None:
         self.name, self.vae, self.config, self.recipe = name, vae, config, recipe
         self.part = getattr(recipe, name)
         self.images = cache.pictures(folder, recipe.scenes, size=config.image_size,
                                      seed=recipe.seed)
-        self.sheet = Sheet(config.image_size, recipe.seed)
         vae.requires_grad_(True)
         for part in (vae.encoder, vae.quant_conv):
             part.requires_grad_(name == "vae")
@@ -95,15 +77,11 @@ class Stage:
         return {"loss": l1 + recipe.edge_weight * edges + recipe.kl_weight * kl, "l1": l1,
                 "edges": edges, "kl": kl, "psnr": quality}
 
-
-def train(config: Config, recipe: Recipe, folder: Path, *, minutes: float | None = None,
-          start: dict[str, Tensor] | None = None) -> VAE:
-    """The trained VAE, still with scale factor 1; see `cache.measure_scale`.
-
-    start: weights to begin with. The first stage is then skipped, and the encoder stays as it is.
-    """
-    torch.manual_seed(recipe.seed)
-    vae = VAE(config.vae).to(loop.device())
-    return loop.fit_stages(vae, STAGES if start is None else STAGES[-1:],
-                           lambda name: Stage(name, vae, config, recipe, folder),
-                           recipe, folder, minutes=minutes, start=start)
+    @torch.no_grad()
+    def sheet(self, path: Path, average: VAE) -> None:
+        """Draw unseen scenes over what comes back of them, and print how near that is."""
+        unseen = data.to_tensor(data.pictures(range(8), size=self.config.image_size,
+                                              split=data.UNSEEN, seed=self.recipe.seed))
+        decoded = average(unseen.to(loop.device())).float().cpu()
+        print(f"{path.stem}: {psnr(decoded, unseen).mean():.2f} dB on unseen scenes")
+        save_png(grid(to_pil(torch.cat([unseen, decoded])), len(unseen)), path)
