@@ -32,7 +32,7 @@ from minisd.toyworld.evaluation.rates import table
 from minisd.toyworld.scenes import is_held_out
 from minisd.toyworld.training.crops import Crop, close_ups, cut
 
-STEPS, HELD_OUT_STEPS, GUIDANCE = (1, 2, 4, 8, 25, 50), 25, 3.0
+STEPS, HELD_OUT_STEPS = (1, 2, 4, 8, 25, 50), 25
 PROMPTS, BATCH = 128, 64
 FRAME = 8           # pixels around a close-up, so that a thing is as large as the judge expects
 
@@ -74,7 +74,7 @@ def measure(made: Painter, judge: Judge, crops: Sequence[Crop], truth: Tensor, s
         side = some[0].side * made.config.vae.downscale
         painted = framed(as_tensor(made.text_to_image(
             [full_caption(crop.scene) for crop in some], seed=[*range(start, start + len(some))],
-            steps=steps, sampler="euler", guidance_scale=GUIDANCE, height=side, width=side)))
+            steps=steps, sampler="euler", guidance_scale=train.GUIDANCE, height=side, width=side)))
         read += [{"answers": answers(reading, crop.scene)}
                  for reading, crop in zip(judge.read(painted), some, strict=True)]
         features.append(judge.features(painted))
@@ -103,7 +103,7 @@ def compare(made: Painter, judge: Judge, prompts: int, steps: int) -> Row:
     def measured(split: str, steps: int) -> Row:
         return measure(made, judge, asked[split], truth[split], steps)
 
-    return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": GUIDANCE,
+    return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": train.GUIDANCE,
             "samples": steps * train.COMPARISON.unet_small.batch,
             "parameters": sum(p.numel() for p in made.unet.parameters()), "flop": flop(made),
             "seen": [measured("seen", count) for count in STEPS],

@@ -9,6 +9,7 @@ with it as they are.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -142,3 +143,10 @@ def level(sigma: float) -> Tensor:
 def timestep(sigma: float) -> float:
     """Of v1's schedule, 0 .. 999, with this sigma or the nearest."""
     return float(progress(level(sigma))) * len(SCHEDULE)
+
+
+def read_average(path: Path, command: str) -> dict[str, Tensor]:
+    """The averaged weights of a training; FileNotFoundError names the command that makes them."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: run `{command}`")
+    return torch.load(path, map_location="cpu", weights_only=True)["average"]

@@ -110,7 +110,12 @@ def perturb(y: Tensor, sigma: Tensor | float, D: float, generator: torch.Generat
 
 def prior(shape: tuple[int, ...], sigma_max: float, D: float, generator: torch.Generator
           ) -> Tensor:
-    """Where the ODE starts, (b, ...) float32: the kernel around 0, so wide that no y matters."""
+    """Where the ODE starts, (b, ...) float32: the kernel around 0, so wide that no y matters.
+
+    At D = infinity it is the noise of the book's runs, so one seed is one picture here too.
+    """
+    if math.isinf(D):
+        return sigma_max * torch.randn(shape, generator=generator)
     return perturb(torch.zeros(shape), sigma_max, D, generator)
 
 
