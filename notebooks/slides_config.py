@@ -3,13 +3,25 @@
     jupyter nbconvert --to slides --config slides_config.py 00_quickstart.ipynb
 
 Slides are wide enough for lines of 100 letters, show a picture without the code where both do not
-fit, and can be scrolled where they are too tall all the same. Pictures get their alternative text,
+fit, and are made smaller where they are too tall all the same. Pictures get their alternative text,
 which nbconvert itself leaves out.
 """
 
 from html import escape
 
 LONGEST_WITH_PICTURE = 10       # lines of code above a picture on a slide
+SMALLEST = 0.4                  # of its size, to which a slide shrinks
+FIT = f"""<script>
+function fit() {{
+    const slide = document.querySelector(".reveal section.present:not(:has(section))");
+    for (let zoom = 1; slide && zoom >= {SMALLEST}; zoom -= 0.02) {{
+        slide.style.zoom = zoom;
+        if (slide.getBoundingClientRect().height <= 0.97 * innerHeight) return;
+    }}
+}}
+for (const moment of ["ready", "slidechanged", "resize"]) addEventListener(moment, fit);
+</script>
+"""
 
 
 def describe(notebook, resources):
@@ -25,7 +37,8 @@ def describe(notebook, resources):
 
 
 def shorten(notebook, resources):
-    """Leaves out long code above a picture."""
+    """Leaves out long code above a picture, and makes a slide smaller that is still too tall."""
+    notebook.cells[0].source += f"\n\n{FIT}"
     for cell in notebook.cells:
         pictures = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
         if pictures and cell.source.count("\n") >= LONGEST_WITH_PICTURE:
@@ -37,4 +50,3 @@ c = get_config()                                    # noqa: F821, nbconvert's
 c.HTMLExporter.preprocessors = [describe]
 c.SlidesExporter.preprocessors = [shorten, describe]
 c.SlidesExporter.reveal_width, c.SlidesExporter.reveal_height = "1300", "732"
-c.SlidesExporter.reveal_scroll = True

@@ -28,6 +28,7 @@ CHECKS = {
     "pfgmpp": "kernel_weights",
     "mdt": "adaln put_back why_no_mask_tokens",
     "comparison": "gap why_not_comparable",
+    "few_steps": "target_eps why_guidance_is_fixed",
 }
 HOMES = {f"check_{check}": file for file, checks in CHECKS.items() for check in checks.split()}
 __all__ = [*HOMES]

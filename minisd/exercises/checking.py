@@ -3,16 +3,19 @@
     check_guide = Check(
         "my_guide(eps_uncond, eps_cond, guidance_scale)", "returns the guided eps",
         right=guide, cases=[(drawn(1), drawn(2), 7.5)],
-        mistakes={"You wrote (guidance_scale - 1).": lambda u, c, g: u + (g - 1) * (c - u)},
+        mistakes={"You wrote (guidance_scale - 1).": ("guidance_scale", "(guidance_scale - 1)")},
         hints=("a first nudge", "the idea"),
         solution="return eps_uncond + `guidance_scale` * (`eps_cond` - eps_uncond)")
 
+A mistake is the solution with a slip in it: other words in the place of some, or another last line.
 `check_guide(my_guide)` says what to do where nothing is written yet. It says what is wrong with a
 wrong answer, and gives each new one the next hint: the nudge, the idea, the solution with gaps at
 the backticks, and last the solution. It raises only while MINISD_GRADING is set, for nbgrader.
 """
 
 import copy
+import itertools
+import math
 import os
 import re
 import reprlib
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TOLERANCE = 1e-4                # relative, of the largest value; learners compute in float32
@@ -32,6 +36,7 @@ EMPTY = (lambda: None).__code__     # of a function that does nothing, as the bo
 SIZES = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
 
 Answer = Callable[..., Any]
+Slip = tuple[str, str] | str    # words of the solution and those in their place, or its last line
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,11 @@ class Check:
 
     call: str                   # the function to write
     task: str                   # what it returns
-    right: Answer               # what gives the right value in each of the cases
     cases: Sequence[tuple[Any, ...]]
-    mistakes: Mapping[str, Answer | tuple[Answer, ...]]     # a sentence -> the functions it names
+    mistakes: Mapping[str, Slip | list[Slip]]   # a sentence -> the slips that it names
     hints: tuple[str, str]
     solution: str               # the function's body
+    right: Answer | None = None     # the package's function; None: there is only the solution
     praise: str = "It agrees with the package."
     tolerance: float = TOLERANCE
     view: Answer = lambda value: value      # what of a tensor counts, where several are right
@@ -88,10 +93,21 @@ class Check:
         hint = (*self.hints, f"fill the gaps.\n{self.answer(gap='___')}")[self.tries - 1]
         return Verdict(False, f"Not yet. {fault}\nHint {self.tries} of 3: {hint}")
 
-    def answer(self, gap: str = r"\1") -> str:
+    def answer(self, gap: str = r"\1", slip: Slip = ("", "")) -> str:
         """The solution as a function to run, with `gap` for what stands between backticks."""
-        body = textwrap.indent(textwrap.dedent(self.solution), " " * 4)
-        return f"def {self.call}:\n" + re.sub("`(.*?)`", gap, body)
+        body = re.sub("`(.*?)`", gap, textwrap.dedent(self.solution))
+        if isinstance(slip, str):
+            body = "\n".join([*body.split("\n")[:-1], slip])
+        else:
+            assert slip[0] in body, f"{self.name}: {slip[0]!r} is not in the solution"
+            body = body.replace(*slip)
+        return f"def {self.call}:\n" + textwrap.indent(body, " " * 4)
+
+    def function(self, slip: Slip = ("", "")) -> Answer:
+        """The solution, or a mistaken one."""
+        names = {"F": F, "itertools": itertools, "math": math, "torch": torch}
+        exec(self.answer(slip=slip), names)
+        return names[self.name]         # type: ignore[return-value]
 
     def _fault(self, answer: Any) -> str | None:
         """None: it is right; nothing: it is not begun; else what is wrong, in a sentence."""
@@ -99,12 +115,12 @@ class Check:
             return ""
         if not callable(answer):
             return f"Hand over the function itself, {self.name}, without brackets."
-        found, right = self._values(answer), self._values(self.right)
+        found, right = self._values(answer), self._values(self.right or self.function())
         if all(map(self._agree, found, right)):
             return None
-        for sentence, wrong in self.mistakes.items():
-            for mistaken in wrong if isinstance(wrong, tuple) else (wrong,):
-                if all(map(self._agree, found, self._values(mistaken))):
+        for sentence, slips in self.mistakes.items():
+            for slip in slips if isinstance(slips, list) else [slips]:
+                if all(map(self._agree, found, self._values(self.function(slip)))):
                     return sentence
         if all(value is None or value is Ellipsis or isinstance(value, Raised)
                and value.kind == "NotImplementedError" for value in found):

@@ -2,27 +2,16 @@
 
 from minisd.exercises.checking import Check, Words
 
-
-def error(a: float, b: float, n: float, both: float = 2.0) -> float:
-    """The standard error of a difference of two shares of n, by their common share."""
-    p = (a + b) / 2
-    return float((both * p * (1 - p) / n) ** 0.5)
-
-
 check_gap = Check(
     "my_gap(a, b, n)", "returns the difference a - b of two shares of n prompts each, in standard "
     "errors sqrt(2 * p * (1 - p) / n), where p is the share of both together",
-    right=lambda a, b, n: (a - b) / error(a, b, n),
     cases=[(0.5, 0.4, 192), (0.1, 0.3, 100)],
     praise="Equal models come out more than 2 apart in about one of twenty comparisons.",
     mistakes={
-        "Two shares scatter, not one: their variances add up, hence the 2.":
-            lambda a, b, n: (a - b) / error(a, b, n, 1.0),
-        "p is the share of both together: the mean of a and b.":
-            lambda a, b, n: (a - b) / (2 * a * (1 - a) / n) ** 0.5,
-        "Keep the sign: below 0 means that b is better.":
-            lambda a, b, n: abs(a - b) / error(a, b, n),
-        "A standard error is a square root.": lambda a, b, n: (a - b) / error(a, b, n) ** 2},
+        "Two shares scatter, not one: their variances add up, hence the 2.": ("2 * p", "p"),
+        "p is the share of both together: the mean of a and b.": ("(a + b) / 2", "a"),
+        "Keep the sign: below 0 means that b is better.": ("(a - b)", "abs(a - b)"),
+        "A standard error is a square root.": (" ** 0.5", "")},
     hints=("first the share p that both would have if they were equally good.",
            "the variance of one share is p * (1 - p) / n, of a difference twice that."),
     solution="""\

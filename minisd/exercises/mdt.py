@@ -4,38 +4,20 @@ Tokens are (b, n, d), and what a condition gives for them (b, d).
 """
 
 import torch
-from torch import Tensor
 
 from minisd.exercises.checking import Check, Words, drawn
-
-
-def adaln(x: Tensor, part: torch.nn.Module, shift: Tensor, scale: Tensor, gate: Tensor, *,
-          one: float = 1.0) -> Tensor:
-    """x + gate * part(norm(x) * (one + scale) + shift), each vector for all tokens."""
-    shift, scale, gate = (vector[:, None] for vector in (shift, scale, gate))
-    normed = torch.nn.functional.layer_norm(x, x.shape[-1:])
-    return x + gate * part(normed * (one + scale) + shift)
-
-
-def put_back(x: Tensor, kept: Tensor, token: Tensor, n: int) -> Tensor:
-    """(b, k, d) at the places kept (b, k), the token at all others: (b, n, d)."""
-    full = token.expand(len(x), n, -1)
-    return full.scatter(1, kept[..., None].expand_as(x), x)
-
 
 check_adaln = Check(
     "my_adaln(x, part, shift, scale, gate)", "returns x plus what `part` makes of the "
     "layer-normed x, scaled by 1 + scale and shifted before it, and gated after it",
-    right=adaln,
     cases=[(drawn(1, 3, 5, 4), torch.tanh, drawn(2, 3, 4), drawn(3, 3, 4), drawn(4, 3, 4))],
     praise="With shift, scale and gate at 0 it returns x: the block begins as the identity.",
     mistakes={
         "The factor is 1 + scale: at scale 0 the part should see x as it is.":
-            lambda x, part, *vectors: adaln(x, part, *vectors, one=0.0),
+            ("1 + scale", "scale"),
         "x itself is added untouched: the gate closes the part alone.":
-            lambda x, part, b, s, g: g[:, None] * adaln(x, part, b, s, torch.ones_like(g)),
-        "Add x: without it a closed gate would leave nothing.":
-            lambda x, part, *vectors: adaln(x, part, *vectors) - x},
+            ("x + gate[:, None] * part(seen)", "gate[:, None] * (x + part(seen))"),
+        "Add x: without it a closed gate would leave nothing.": ("x + ", "")},
     hints=("the vectors are (b, d), and a [:, None] makes one of them count for all n tokens.",
            "F.layer_norm(x, x.shape[-1:]) is the norm; then scale, shift, part, gate, and add x."),
     solution="""\
@@ -46,15 +28,13 @@ check_adaln = Check(
 check_put_back = Check(
     "my_put_back(x, kept, token, n)", "returns (b, n, d): row kept[i, j] of picture i is x[i, j], "
     "and every other row is the token",
-    right=put_back,
     cases=[(drawn(1, 2, 3, 4), torch.tensor([[4, 0, 2], [1, 5, 3]]), drawn(2, 4), 6)],
     praise="So every patch is at its place again, and the hidden ones are marked.",
     mistakes={
         "The kept patches are in the order of `kept`, not in rising order.":
-            lambda x, kept, token, n: put_back(x, kept.sort().values, token, n),
+            ("kept[i]", "kept[i].sort().values"),
         "x does not go to the first places, but to those that kept names.":
-            lambda x, kept, token, n: torch.cat(
-                [x, token.expand(len(x), n - x.shape[1], -1)], 1)},
+            "return torch.cat([x, token.expand(len(x), n - x.shape[1], -1)], 1)"},
     hints=("begin with the token everywhere, and then write x over it.",
            "full[i, kept[i]] = x[i] for each picture i, or one call of scatter."),
     solution="""\

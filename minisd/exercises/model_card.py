@@ -19,13 +19,12 @@ def carbon_kg(watts: float, hours: float, kg_per_kwh: float, pue: float = 1.0) -
 
 check_samples_seen = Check(
     "my_samples_seen(machines, gpus, accumulate, per_gpu, steps)", "returns how many pictures",
-    right=lambda m, g, a, b, n: m * g * a * b * n, tolerance=1e-9,
-    cases=[(32, 8, 2, 4, 10), (3, 5, 7, 11, 13)],
+    cases=[(32, 8, 2, 4, 10), (3, 5, 7, 11, 13)], tolerance=1e-9,
     mistakes={
-        "That is one gradient step.": lambda m, g, a, b, n: m * g * a * b,
-        "A step adds up `accumulate` batches.": lambda m, g, a, b, n: m * g * b * n,
+        "That is one gradient step.": (" * steps", ""),
+        "A step adds up `accumulate` batches.": ("accumulate * ", ""),
         "All GPUs of all machines work on pictures of their own: machines * gpus.":
-            (lambda m, g, a, b, n: g * a * b * n, lambda m, g, a, b, n: m * a * b * n)},
+            [("machines * ", ""), ("gpus * ", "")]},
     hints=("how many pictures does one gradient step take?",
            "every GPU of every machine takes per_gpu pictures, accumulate times a step."),
     solution="return machines * gpus * `accumulate` * per_gpu * `steps`")
@@ -35,9 +34,9 @@ check_carbon = Check(
     right=carbon_kg,
     cases=[(250.0, 150_000.0, 0.3, 1.1), (20.0, 3.0, 0.45, 1.5)],
     mistakes={
-        "A kilowatt is 1000 watts: divide.": lambda w, h, grid, pue: w * h * pue * grid,
-        "The building draws more, by pue.": lambda w, h, grid, pue: w / 1000 * h * grid,
-        "That is energy. Multiply by kg per kWh.": lambda w, h, grid, pue: w / 1000 * h * pue},
+        "A kilowatt is 1000 watts: divide.": (" / 1000", ""),
+        "The building draws more, by pue.": (" * pue", ""),
+        "That is energy. Multiply by kg per kWh.": (" * kg_per_kwh", "")},
     hints=("first the energy in kWh, then its carbon dioxide.",
            "kilowatts times hours times pue; then the grid's kg per kWh."),
     solution="return watts / `1000` * hours * `pue` * kg_per_kwh")

@@ -10,9 +10,9 @@ check_conv_parameters = Check(
     right=lambda i, o, k: sum(p.numel() for p in nn.Conv2d(i, o, k, device="meta").parameters()),
     cases=[(4, 320, 3), (320, 4, 1), (640, 1280, 3)], tolerance=0.0,
     mistakes={
-        "You forgot the bias: one for each output channel.": lambda i, o, k: o * i * k * k,
-        "A window is k wide and k high: k * k weights.": lambda i, o, k: o * (i * k + 1),
-        "There is a bias for each output channel.": lambda i, o, k: o * i * k * k + i},
+        "You forgot the bias: one for each output channel.": (" + 1", ""),
+        "A window is k wide and k high: k * k weights.": ("k * k", "k"),
+        "There is a bias for each output channel.": "return c_out * c_in * k * k + c_in"},
     hints=("count the weights of a single output channel first.",
            "one output channel is a sum over c_in windows of k x k, plus one bias."),
     solution="return c_out * (`c_in * k * k` + `1`)")
@@ -22,9 +22,9 @@ check_latent_shape = Check(
     right=lambda h, w: (V1.vae.latent_channels, h // V1.vae.downscale, w // V1.vae.downscale),
     cases=[(512, 512), (512, 768), (128, 64)], tolerance=0.0,
     mistakes={
-        "Height and width are swapped: rows come first.": lambda h, w: (4, w // 8, h // 8),
-        "A picture has three channels, latents have four.": lambda h, w: (3, h // 8, w // 8),
-        "The channels come first.": lambda h, w: (h // 8, w // 8, 4)},
+        "Height and width are swapped: rows come first.": "return 4, width // 8, height // 8",
+        "A picture has three channels, latents have four.": ("4", "3"),
+        "The channels come first.": "return height // 8, width // 8, 4"},
     hints=("three numbers: which of them depends on the picture's size?",
            "four channels, and one cell for every 8 x 8 pixels."),
     solution="return 4, height // `8`, `width // 8`")

@@ -1,35 +1,23 @@
 """Exercises on samplers: one step of DDIM, one of Euler, and the price of Heun."""
 
-from torch import Tensor
-
 from minisd.config import ScheduleConfig
-from minisd.diffusion import add_noise, ddim_coefficients, make_schedule, predict_x0, take_step
+from minisd.diffusion import add_noise, make_schedule, predict_x0
 from minisd.exercises.checking import Check, drawn
 
 ALPHA_BAR = make_schedule(ScheduleConfig()).alpha_bar
 
-
-def ddim(x: Tensor, eps: Tensor, bar: Tensor, t: int, stride: int, lowest: int = 0) -> Tensor:
-    now, before = float(bar[t]), float(bar[max(t - stride, lowest)])
-    return add_noise(predict_x0(x, eps, now), eps, before)
-
-
-def ddpm(x: Tensor, eps: Tensor, bar: Tensor, t: int, stride: int) -> Tensor:
-    coefficients = ddim_coefficients(float(bar[t]), float(bar[max(t - stride, 0)]), eta=1.0)
-    return take_step(coefficients, x, eps)
-
-
 check_ddim_step = Check(
     "my_ddim_step(x_t, eps, alpha_bar, t, stride)", "returns x_prev of DDIM with eta = 0",
-    right=ddim, cases=[(drawn(1), drawn(2), ALPHA_BAR, t, 20) for t in (901, 401, 1)],
+    right=lambda x, eps, bar, t, stride: add_noise(
+        predict_x0(x, eps, float(bar[t])), eps, float(bar[max(t - stride, 0)])),
+    cases=[(drawn(1), drawn(2), ALPHA_BAR, t, 20) for t in (901, 401, 1)],
     mistakes={
         "That is the mean of DDPM's step, which leaves room for fresh noise. DDIM gives the "
-        "predicted eps back in full.": ddpm,
+        "predicted eps back in full.":
+            ("(1 - before) ** 0.5", "(1 - before) * (now / before / (1 - now)) ** 0.5"),
         "At the last step t - stride is below 0, and alpha_bar[-19] counts from the end, where all "
-        "is noise: alpha_bar[max(t - stride, 0)].":
-            lambda x, eps, bar, t, stride: ddim(x, eps, bar, t, stride, lowest=-999),
-        "You found x0: give the noise back at the level of t - stride.":
-            lambda x, eps, bar, t, stride: predict_x0(x, eps, float(bar[t]))},
+        "is noise: alpha_bar[max(t - stride, 0)].": ("max(t - stride, 0)", "t - stride"),
+        "You found x0: give the noise back at the level of t - stride.": "return x0"},
     hints=("two moves: what is x0, if eps is the noise in x_t? Then up to the next, lower level.",
            "x0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), and the same eps at t - stride, or 0."),
     solution="""\
@@ -39,22 +27,21 @@ check_ddim_step = Check(
 
 check_euler_step = Check(
     "my_euler_step(x_hat, eps, sigma, sigma_next)", "returns the next x_hat, x0 + sigma_next eps",
-    right=lambda x, e, s, after: x + (after - s) * e,
     cases=[(drawn(1), drawn(2), 14.6, 9.3), (drawn(5), drawn(6), 0.1, 0.0)],
     mistakes={
-        "The sign is wrong: sigma falls, noise goes.": lambda x, e, s, after: x + (s - after) * e,
-        "You take all of the noise away, which is x0.": lambda x, e, s, after: x - s * e,
-        "Here the picture keeps its size: do not scale.": lambda x, e, s, after: x * after / s},
+        "The sign is wrong: sigma falls, noise goes.": ("+", "-"),
+        "You take all of the noise away, which is x0.": ("sigma_next - sigma", "-sigma"),
+        "Here the picture keeps its size: do not scale.": "return x_hat * sigma_next / sigma"},
     hints=("x_hat is x0 + sigma eps. What changes from one sigma to the next?",
            "the slope of x_hat over sigma is eps; the step along it is sigma_next - sigma long."),
     solution="return x_hat + (`sigma_next - sigma`) * `eps`")
 
 check_heun_evaluations = Check(
     "my_evaluations(steps)", "returns how many predictions Heun takes in a run",
-    right=lambda steps: 2 * steps - 1, cases=[(1,), (2,), (7,), (50,)],
+    cases=[(1,), (2,), (7,), (50,)],
     mistakes={
-        "Nearly: the last step lands where nothing is left to predict.": lambda steps: 2 * steps,
-        "That is Euler's number: Heun also predicts where Euler lands.": lambda steps: steps},
+        "Nearly: the last step lands where nothing is left to predict.": (" - 1", ""),
+        "That is Euler's number: Heun also predicts where Euler lands.": "return steps"},
     hints=("how many slopes does one step look at, and does every step have both?",
            "two each, where it stands and where it would land. Where does the last step land?"),
     solution="return 2 * steps `- 1`")

@@ -2,27 +2,20 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from minisd.clip import QUICK_GELU
 from minisd.exercises.checking import Check, drawn
 
-
-def masked(scores: Tensor, mask: Tensor) -> Tensor:
-    return scores.masked_fill(mask.bool(), -torch.inf).softmax(-1)
-
-
 check_causal_attention = Check(
     "my_weights(scores)", "returns weights (n, n): row i sees columns 0 to i and sums to 1",
-    right=lambda s: masked(s, torch.ones_like(s).triu(1)),
     cases=[(drawn(3, 5, 5),), (3 * drawn(4, 8, 8),)],
     mistakes={
-        "The mask is missing: here every word sees those after it.": lambda s: s.softmax(-1),
-        "You hid the diagonal too: triu(1).": lambda s: masked(s, torch.ones_like(s).triu(0)),
+        "The mask is missing: here every word sees those after it.": "return scores.softmax(-1)",
+        "You hid the diagonal too: triu(1).": ("triu(1)", "triu(0)"),
         "A score of 0 is not hidden, for exp(0) is 1; and after the softmax it is too late.":
-            (lambda s: s.tril().softmax(-1), lambda s: s.softmax(-1).tril()),
+            ["return scores.tril().softmax(-1)", "return scores.softmax(-1).tril()"],
         "Rows and columns are mixed up: row i looks back, to columns 0 to i, and sums to 1.":
-            lambda s: masked(s, torch.ones_like(s).tril(-1))},
+            ("triu(1)", "tril(-1)")},
     hints=("what must a score be so that its weight after the softmax is exactly 0?",
            "fill the scores of the future with float('-inf'), then take the softmax of each row."),
     solution="""\
@@ -33,9 +26,8 @@ check_quick_gelu = Check(
     "my_activation(x)", "returns CLIP's activation of a tensor",
     right=lambda x: x * torch.sigmoid(QUICK_GELU * x), cases=[(torch.linspace(-5, 5, 101),)],
     mistakes={
-        "That is GELU. CLIP has an approximation of it: QuickGELU.":
-            F.gelu,
-        "The 1.702 is missing: x * sigmoid(x) is SiLU, which the UNet uses.": F.silu},
+        "That is GELU. CLIP has an approximation of it: QuickGELU.": "return F.gelu(x)",
+        "The 1.702 is missing: x * sigmoid(x) is SiLU, which the UNet uses.": ("1.702 * ", "")},
     hints=("large x passes and small x is stopped: a gate between 0 and 1 times x.",
            "the gate is a sigmoid of x, made a little steeper."),
     solution="return x * `torch.sigmoid`(`1.702` * x)")
@@ -46,10 +38,10 @@ check_cosine = Check(
     cases=[(drawn(5, 3, 6), 2 * drawn(6, 5, 6)), (drawn(7, 2, 7) + 1, drawn(8, 4, 7))],
     mistakes={
         "You did not normalise both: a long vector wins whatever its direction.":
-            (lambda a, b: a @ b.T, lambda a, b: F.normalize(a, dim=-1) @ b.T),
-        "Each row has a length of its own.": lambda a, b: (a / a.norm()) @ (b / b.norm()).T},
+            ["return a @ b.T", "return rows @ b.T"],
+        "Each row has a length of its own.": ("dim=-1, keepdim=True", "")},
     hints=("a cosine knows directions only: what has to go from each vector first?",
            "divide each vector by its length, then take all scalar products at once."),
     solution="""\
-        a, b = (x / x.norm(dim=`-1`, keepdim=True) for x in (a, b))
-        return `a @ b.T`""")
+        rows, columns = (x / x.norm(dim=`-1`, keepdim=True) for x in (a, b))
+        return `rows @ columns.T`""")

@@ -3,21 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from minisd.config import UNetConfig
 from minisd.exercises.checking import Check
 from minisd.resblock import timestep_embedding
 from minisd.unet import Layer, UNet
-
-
-def waves(timesteps: Tensor, dim: int, divisor: float) -> Tensor:
-    angles = timesteps[:, None] * 10_000 ** (-torch.arange(dim // 2) / divisor)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def interleaved(halves: Tensor) -> Tensor:
-    return halves.unflatten(-1, (2, -1)).mT.flatten(1)
 
 
 def widths(channels: Sequence[int], layers: int) -> list[int]:
@@ -35,11 +25,10 @@ check_timestep_embedding = Check(
     cases=[(torch.tensor([0.0, 1.0, 5.0, 6.5]), 6), (torch.tensor([2.0, 3.0]), 8)],
     mistakes={
         "You interleave sines and cosines. Here the first half is all cosines, the second sines.":
-            (lambda t, dim: interleaved(timestep_embedding(t, dim)),
-             lambda t, dim: interleaved(timestep_embedding(t, dim).roll(dim // 2, -1))),
-        "Your sines come first.": lambda t, dim: timestep_embedding(t, dim).roll(dim // 2, -1),
-        "Divide i by half: 1/10000 is never quite reached.":
-            lambda t, dim: waves(t, dim, dim // 2 - 1)},
+            ["return torch.stack([angles.cos(), angles.sin()], -1).flatten(1)",
+             "return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)"],
+        "Your sines come first.": ("angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
+        "Divide i by half: 1/10000 is never quite reached.": ("(dim // 2))", "(dim // 2 - 1))")},
     hints=("half of the dim numbers are cosines, the other half sines, of the same angles.",
            "angles (b, half) are timesteps, as a column, times frequencies from 1 to 1/10000."),
     solution="""\
@@ -51,9 +40,9 @@ check_skip_count = Check(
     "my_skip_count(levels, layers)", "returns how many skips are taken off the stack, all in all",
     right=lambda n, k: len(widths([1] * n, k)), cases=[(3, 1), (4, 2), (5, 4), (1, 3)],
     mistakes={
-        "You forgot the first skip, which conv_in leaves.": lambda n, k: n * k + n - 1,
-        "You forgot the halvings: each leaves a skip.": lambda n, k: n * k + 1,
-        "You count a halving at every level: the last one has none.": lambda n, k: n * k + n + 1},
+        "You forgot the first skip, which conv_in leaves.": ("1 + levels", "levels"),
+        "You forgot the halvings: each leaves a skip.": (" + (levels - 1)", ""),
+        "You count a halving at every level: the last one has none.": ("levels - 1", "levels")},
     hints=("what is pushed is popped: count what UNet.forward appends.",
            "once after conv_in, once after every layer, once after every halving."),
     solution="return `1` + levels * layers + (`levels - 1`)")
@@ -63,10 +52,9 @@ check_up_widths = Check(
     right=widths, cases=[((8, 20, 36), 1), ((8, 20, 36, 36), 2), ((8, 12, 40), 3)],
     mistakes={
         "Your list is reversed: the upsampling path begins at the smallest grid, the last level.":
-            lambda channels, layers: widths(channels, layers)[::-1],
+            ("below[:-1]]]", "below[:-1]]][::-1]"),
         "The skips are missing: torch.cat adds their channels to what comes from below.":
-            lambda channels, layers: [channels[-1], *(
-                width for width in channels[::-1] for _ in range(layers + 1))][:-1]},
+            (" + skips.pop()", "")},
     hints=("go down first, and note the width of everything that is pushed.",
            "going up, each ResBlock gets what comes from below joined with one skip, the last."),
     solution="""\
