@@ -92,11 +92,12 @@ def changed(widget, before: str) -> str:
 
 
 def settled(widget) -> str:
-    """The picture's pixels, once they stay."""
+    """The picture's pixels, once no work is under way and they stay."""
     deadline, last, since = time.monotonic() + WAIT, pixels(widget), time.monotonic()
+    status = widget.locator(".minisd-status")
     while time.monotonic() - since < QUIET:
         time.sleep(0.05)
-        if (now := pixels(widget)) != last:
+        if (now := pixels(widget)) != last or "Working" in status.inner_text():
             last, since = now, time.monotonic()
         assert time.monotonic() < deadline, "the picture does not come to rest"
     return last
@@ -226,10 +227,13 @@ def test_many_quick_moves_end_in_the_picture_of_the_last(lab: str, page) -> None
     open_and_run(page, lab.format(NOTEBOOKS[0]))
     widget = page.locator(WIDGET).first
     slider = widget.locator("[role=slider]").first
-    settled(widget)
+    before = settled(widget)
     by_keyboard(slider, QUICK)
+    changed(widget, before)
     quick = settled(widget)
     slider.press("ArrowLeft")
-    assert settled(widget) != quick
+    changed(widget, quick)
+    before = settled(widget)
     slider.press("ArrowRight")
+    changed(widget, before)
     assert settled(widget) == quick
