@@ -12,7 +12,7 @@ except ImportError as error:
                       ) from error
 
 from minisd.figures.charts import bars, legend, lines, matrix, points
-from minisd.figures.evaluation import guidance_curve, rate_intervals
+from minisd.figures.measured import guidance_curve, losses, rate_intervals, training_curves
 from minisd.figures.networks import unet_map, vae_map
 from minisd.figures.path import path_map
 from minisd.figures.pixels import lit, magnitude, signed
@@ -20,7 +20,6 @@ from minisd.figures.runs import trajectory_maps
 from minisd.figures.style import COLOURS, Figure, bare, blank, entitle, house, percent, save
 from minisd.figures.text import place_bars, token_chips
 from minisd.figures.tiles import Tile, maps, picture_grid, sample_sheet, stations
-from minisd.figures.training import losses, training_curves
 
 __all__ = ["COLOURS", "Figure", "Tile", "bare", "bars", "blank",
            "entitle", "guidance_curve", "house", "legend", "lines", "lit", "losses",

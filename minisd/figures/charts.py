@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from minisd.figures import style
@@ -20,7 +19,6 @@ from minisd.figures.style import COLOURS, INK, SMALL, WIDE, Figure, house, title
 Line = tuple[Sequence[float], Sequence[float]]      # x and y
 MARKERS, STYLES, HATCHES = "osD^vP", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "\\\\")
 FEW = 30                        # points that have markers
-NEAR = 100                      # spans below this have ticks between the powers of ten
 ACROSS = 3                      # panels in a row
 LABEL, HEAD = 60, 30            # letters of a bar's or a row's label, and of a column's
 CELL, UPRIGHT = 0.6, 2          # inches of a matrix's cell; letters of a label not to be slanted
@@ -52,9 +50,6 @@ def lines(series: Mapping[str, Line] | Mapping[str, Mapping[str, Line]], title: 
                       marker=MARKERS[i % len(MARKERS)] if len(x) <= FEW else "")
         axes.set(xlabel=xlabel, xscale="log" if "x" in log else "linear",
                  yscale="log" if "y" in log else "linear")
-        for letter, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-            if letter in log:
-                written_out(axis)
     for axes in cells[::ACROSS]:
         axes.set_ylabel(ylabel)
     legend(figure, cells)
@@ -173,12 +168,3 @@ def legend(figure: Figure, cells: Sequence[Axes]) -> None:
     if len(handles) > 1:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center",
                       ncols=min(len(handles), max(1, 80 // max(map(len, handles)))))
-
-
-def written_out(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at powers of ten, over short spans times 2 and 5 too."""
-    short = axis.get_data_interval()[1] < NEAR * axis.get_minpos()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.grid(True, alpha=2 * style.PALE)

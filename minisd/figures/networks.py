@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from minisd.config import UNetConfig, VAEConfig
 from minisd.figures import style
@@ -148,9 +148,9 @@ def _skip(axes: Axes, a: int, b: int, level: int, boxes: Sequence[Box]) -> None:
     top = -ROW * level + HIGH / 2 + LIFT * inside
     axes.plot([a, a, b], [-ROW * level + HIGH / 2, top, top], color=COLOURS["latent"],
               linewidth=1.3, zorder=0)
-    axes.add_patch(FancyArrowPatch((b, top + 0.005), (b, -ROW * level + HIGH / 2),
-                                   arrowstyle="-|>", mutation_scale=9, color=COLOURS["latent"],
-                                   linewidth=1.3, shrinkA=0, shrinkB=0))
+    axes.annotate("", (b, -ROW * level + HIGH / 2), (b, top + 0.005), arrowprops={
+        "arrowstyle": "-|>", "mutation_scale": 9, "color": COLOURS["latent"], "linewidth": 1.3,
+        "shrinkA": 0, "shrinkB": 0})
 
 
 # The autoencoder

@@ -1,7 +1,8 @@
 """The map of the whole path, from a prompt to a picture, that opens every notebook."""
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch
 
 from minisd.figures.style import COLOURS, INK, Figure, blank, entitle, house
 
@@ -25,6 +26,8 @@ WAYS = [("prompt", "tokens"), ("tokens", "text encoder"), ("text encoder", "cont
         ("UNet", "guidance"), ("guidance", "sampler"), ("sampler", "latents"),
         ("latents", "VAE"), ("VAE", "picture")]
 WIDE, HIGH, GAP = 1.3, 0.62, 0.06
+ARROW = {"arrowstyle": "-|>", "mutation_scale": 13, "color": INK, "linewidth": 1.3, "shrinkA": 0,
+         "shrinkB": 0}
 
 
 @house()
@@ -64,13 +67,8 @@ def _station(axes: Axes, name: str, *, lit: bool) -> None:
 def _way(axes: Axes, a: str, b: str) -> None:
     """An arrow from the edge of one station to the edge of the next."""
     (xa, ya, *_), (xb, yb, *_) = STATIONS[a], STATIONS[b]
-    if ya == yb:
-        start, end = (xa + WIDE / 2 + GAP, ya), (xb - WIDE / 2 - GAP, yb)
-    else:
-        up = 1 if yb > ya else -1
-        start, end = (xa, ya + up * (HIGH / 2 + GAP)), (xb, yb - up * (HIGH / 2 + GAP))
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=INK,
-                                   linewidth=1.3, shrinkA=0, shrinkB=0))
+    dx, dy = np.sign([xb - xa, yb - ya]) * (WIDE / 2 + GAP, HIGH / 2 + GAP)
+    axes.annotate("", (xb - dx, yb - dy), (xa + dx, ya + dy), arrowprops=ARROW)
 
 
 def _again(axes: Axes) -> None:
@@ -79,8 +77,6 @@ def _again(axes: Axes) -> None:
     low = ys - HIGH / 2 - 0.32
     axes.plot([xs, xs, xu, xu], [ys - HIGH / 2 - GAP, low, low, ys - HIGH / 2 - 0.2], color=INK,
               linewidth=1.3)
-    axes.add_patch(FancyArrowPatch((xu, low), (xu, ys - HIGH / 2 - GAP), arrowstyle="-|>",
-                                   mutation_scale=13, color=INK, linewidth=1.3, shrinkA=0,
-                                   shrinkB=0))
+    axes.annotate("", (xu, ys - HIGH / 2 - GAP), (xu, low), arrowprops=ARROW)
     axes.text((xs + xu) / 2, low + 0.06, "x_t, at every step", ha="center", va="bottom",
               fontsize=9.5)

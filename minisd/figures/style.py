@@ -24,11 +24,12 @@ import numpy as np
 from cycler import cycler
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
-from matplotlib.ticker import Formatter, LogFormatter, StrMethodFormatter
+from matplotlib.ticker import Formatter, LogFormatter, LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image, ImageFont
 
 from minisd.observe.files import written_whole
@@ -44,6 +45,7 @@ SIGNED, MAGNITUDE = "RdBu_r", "viridis"     # of maps: with 0 in the middle, fro
 WIDE, HIGHEST = 11.0, 30.0      # inches: the width of a page, and no figure is higher
 DPI = 100
 TITLE, HEAD, SMALL = 18, 13, 11.5           # points: letters of a figure's title, a panel's, notes
+NEAR = 100                      # spans below this have ticks between the powers of ten
 LONGEST, LINE = 400, 110        # letters of a title, and of one line of any text
 DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
@@ -91,10 +93,11 @@ class Figure(matplotlib.figure.Figure):
         """Draw; whatever stands in a label is shown as text, and logarithmic axes in digits."""
         with house():
             for axis in [axis for axes in self.findobj(Axes) for axis in (axes.xaxis, axes.yaxis)]:
+                if axis.get_scale() == "log":
+                    axis.set_minor_locator(NullLocator())
+                if isinstance(axis.get_major_formatter(), LogFormatter):
+                    in_digits(axis)
                 for level in (axis.major, axis.minor):
-                    if isinstance(level.formatter, LogFormatter):
-                        level.formatter = StrMethodFormatter("{x:g}" if level is axis.major else "")
-                        level.formatter.set_axis(axis)
                     of: Any = level.formatter
                     of.format_ticks = partial(_ticks, type(of), of)
             for text in self.findobj(Text):
@@ -118,6 +121,13 @@ class Figure(matplotlib.figure.Figure):
 
 def _ticks(kind: type[Formatter], formatter: Formatter, values: list[float]) -> list[str]:
     return [printable(text) for text in kind.format_ticks(formatter, values)]
+
+
+def in_digits(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at powers of ten, over short spans times 2 and 5 too."""
+    short = axis.get_data_interval()[1] < NEAR * axis.get_minpos()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def as_picture(figure: matplotlib.figure.Figure) -> Image.Image:

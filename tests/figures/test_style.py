@@ -97,13 +97,6 @@ def test_dollars_stay_and_what_the_typeface_lacks_is_a_box() -> None:
     assert len(style.printable("x" * 1000, 30)) == 30 and style.printable(None) == "None"
 
 
-def test_logarithmic_axes_are_labelled_in_digits(tmp_path: Path) -> None:
-    figure = figures.blank(4)
-    figure.subplots().loglog([1, 1000], [1, 10])
-    ink(figure, tmp_path)
-    assert "1000" in [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-
-
 # How they are made
 
 def chart() -> figures.Figure:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from minisd import figures
+from minisd.figures.measured import best_guidance
 from minisd.images import to_pil
 from minisd.observe.pictures import psnr
 from minisd.toyworld import data
@@ -81,7 +82,7 @@ def measure_guidance(on: Bench) -> Section:
                           "frechet": frechet_distance(features_of(painted), reference),
                           "paired": frechet_distance(features_of(painted), same)})
     first = on.samplers[0]
-    best = max(curves[first], key=lambda row: (row["all"]["share"], -row["frechet"]))["guidance"]
+    best = best_guidance(curves[first])["guidance"]
     on.save("guidance", figures.guidance_curve(curves[first]))
     return ({**on.identity(sampler=first, steps=on.steps), "n": len(wanted), "best": best,
              "rows": curves[first], "frechet_drawn": frechet_distance(same, reference),

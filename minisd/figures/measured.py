@@ -1,22 +1,78 @@
-"""What an evaluation says: counted rates with their intervals, and what guidance gives and costs.
+"""What a training and an evaluation measured: losses, counted rates, what guidance gives and costs.
 
 A rate is counted answers with their 95 % confidence interval, as toyworld's evaluation gives it:
 {"right": 9, "of": 10, "share": 0.9, "low": 0.596, "high": 0.982}.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
 
 from minisd.figures import style
-from minisd.figures.charts import written_out
-from minisd.figures.style import COLOURS, Figure, blank, entitle, house, percent, titled
+from minisd.figures.charts import panelled
+from minisd.figures.style import COLOURS, PALE, Figure, blank, entitle, house, percent, titled
+from minisd.toyworld.training.curves import read_metrics
 
 Row = Mapping[str, Any]
 TEXT = COLOURS["text"]
+# What each network's training is about.
+SHOWS = {"clip": "text", "vae": "latent", "unet": "noise", "judge": "picture"}
+SMOOTHING = 30                  # the running mean of a curve spans one of so many parts of it
+
+
+# A training
+
+def losses(csv_path: Path) -> Figure:
+    """The loss of a training over its steps, raw and smoothed, from the CSV of `loop.Fit`."""
+    metrics = read_metrics(csv_path)
+    if "loss" not in metrics:
+        raise ValueError(f"{csv_path} has no losses yet: expected columns step and loss")
+    steps, loss = metrics["step"], metrics["loss"]
+    smooth = running_mean(loss, max(1, len(loss) // SMOOTHING))
+    verb = "falls" if smooth[-1] <= loss[0] else "rises"
+    return training_curves({csv_path.stem: (steps.tolist(), loss.tolist())},
+                           f"{csv_path.stem}: the loss {verb} from {loss[0]:.3g} to "
+                           f"{smooth[-1]:.3g} in {steps[-1]:,.0f} steps")
+
+
+@house()
+def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, *,
+                    what: str = "loss (no unit, log scale)", log: bool = True,
+                    noisy: bool = True) -> Figure:
+    """A panel for each run: what was measured, pale, over the steps, and its running mean.
+
+    runs: by the network's name, (steps, values); each panel says where the mean begins and ends.
+    noisy: False for what was set, not measured, such as the learning rate: without a mean.
+    """
+    figure, cells = panelled(runs, title, 3.4 if len(runs) > 1 else 4.4)
+    for axes, (name, (steps, values)) in zip(cells, runs.items(), strict=True):
+        window = max(1, len(values) // SMOOTHING) if noisy else 1
+        smooth = running_mean(np.asarray(values, float), window)
+        colour = COLOURS[SHOWS.get(name.split()[-1].split("_")[0], "latent")]
+        axes.plot(steps, values, color=colour, alpha=PALE, linewidth=1)
+        axes.plot(steps, smooth, color=colour)
+        axes.set(title=f"{name}: {smooth[0]:.2g} to {smooth[-1]:.2g}", xlabel="gradient steps",
+                 yscale="log" if log else "linear")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axes in cells[::3]:
+        axes.set_ylabel(what)
+    return figure
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each value, (n,), and of up to window // 2 neighbours on either side."""
+    reach = window // 2
+    sums, counts = (np.convolve(x, np.ones(2 * reach + 1))[reach:reach + len(values)]
+                    for x in (values, np.ones(len(values))))
+    return sums / counts
+
+
+# An evaluation
 
 
 @house()
@@ -57,7 +113,7 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
         axes.errorbar(x, [rate["share"] for rate in rates], yerr=reach(rates), fmt="o-",
                       capsize=4, color=TEXT, elinewidth=1.5)
         in_percent(axes.yaxis)
-    best = max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
+    best = best_guidance(rows)
     closest = min(rows, key=lambda row: row["frechet"])
     for row in rows:
         rising = row["guidance"] < best["guidance"]     # labels stand outside of the curve
@@ -67,8 +123,6 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
     distance.set(xlabel="guidance scale (no unit)", ylabel="Fréchet distance\n(judge's features)")
     distance.set_yscale("log")
     trade.set_xscale("log")
-    for axis in (distance.yaxis, trade.xaxis):
-        written_out(axis)
     distance.sharex(adherence)
     adherence.tick_params(labelbottom=False)
     trade.margins(x=0.1)
@@ -78,6 +132,11 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
                     f"({percent(best['all']['share'])}); at {closest['guidance']:g} the pictures "
                     f"are closest to drawn ones")
     return figure
+
+
+def best_guidance(rows: Sequence[Row]) -> Row:
+    """The row most often right; of several, the one that is closest to drawn scenes."""
+    return max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
 
 
 def reach(rates: Sequence[Row]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from drawn import ink, title
 
 from minisd import figures
-from minisd.figures import COLOURS, training
+from minisd.figures import COLOURS, measured
 from minisd.toyworld.evaluation.rates import rate
 
 
@@ -32,7 +32,7 @@ def test_no_losses_no_figure(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 60, 1000])
 def test_the_running_mean_is_the_mean_of_the_neighbours(count: int) -> None:
     values = np.random.default_rng(count).random(count)
-    smooth = training.running_mean(values, 5)
+    smooth = measured.running_mean(values, 5)
     expected = [values[max(0, i - 2):i + 3].mean() for i in range(count)]
     assert np.allclose(smooth, expected)
 
