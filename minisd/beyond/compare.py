@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,8 @@ from minisd.checkpoints.places import SHIPPED
 from minisd.config import Config
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
-from minisd.toyworld.evaluation.bench import SPLITS, answers, as_tensor, rates, write_json
-from minisd.toyworld.evaluation.judge import Judge, frechet_distance, load_judge
+from minisd.toyworld.evaluation.bench import SPLITS, Row, answers, as_tensor, measured, write_json
+from minisd.toyworld.evaluation.judge import Judge, load_judge
 from minisd.toyworld.evaluation.rates import table
 from minisd.toyworld.scenes import is_held_out
 from minisd.toyworld.training.crops import Crop, close_ups, cut
@@ -35,8 +34,6 @@ from minisd.toyworld.training.crops import Crop, close_ups, cut
 STEPS, HELD_OUT_STEPS = (1, 2, 4, 8, 25, 50), 25
 PROMPTS, BATCH = 128, 64
 FRAME = 8           # pixels around a close-up, so that a thing is as large as the judge expects
-
-Row = dict[str, Any]
 
 
 def unseen(split: str, count: int, cells: int) -> list[Crop]:
@@ -68,18 +65,17 @@ def measure(made: Painter, judge: Judge, crops: Sequence[Crop], truth: Tensor, s
 
     truth: the judge's features of those, (n, f).
     """
-    read, features = [], []
+    rows: list[Row] = []
     for start in range(0, len(crops), BATCH):
         some = crops[start:start + BATCH]
         side = some[0].side * made.config.vae.downscale
         painted = framed(as_tensor(made.text_to_image(
             [full_caption(crop.scene) for crop in some], seed=[*range(start, start + len(some))],
             steps=steps, sampler="euler", guidance_scale=train.GUIDANCE, height=side, width=side)))
-        read += [{"answers": answers(reading, crop.scene)}
-                 for reading, crop in zip(judge.read(painted), some, strict=True)]
-        features.append(judge.features(painted))
-    return {"steps": steps, "n": len(crops), **rates(read),
-            "paired": frechet_distance(torch.cat(features), truth)}
+        rows += [{"answers": answers(reading, crop.scene), "features": features}
+                 for reading, crop, features in zip(
+                     judge.read(painted), some, judge.features(painted).tolist(), strict=True)]
+    return {"steps": steps, **measured(rows, truth)}
 
 
 def flop(made: Painter) -> int:

@@ -35,10 +35,9 @@ from minisd.samplers import SAMPLERS, Predict, Sampler, sample
 from minisd.settings import plan
 from minisd.toyworld import data
 from minisd.toyworld.captions import caption
-from minisd.toyworld.evaluation.bench import SPLITS, Bench, Row, jobs, rates, write_json
-from minisd.toyworld.evaluation.judge import frechet_distance, load_judge
+from minisd.toyworld.evaluation.bench import SPLITS, Bench, Row, jobs, measured, write_json
+from minisd.toyworld.evaluation.judge import load_judge
 from minisd.toyworld.evaluation.rates import table
-from minisd.toyworld.evaluation.sections import features_of
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.recipe import RECIPE, Part
 from minisd.unet import UNet
@@ -148,8 +147,7 @@ def measure(teacher: Bench, student: Bench) -> Row:
         sampler, guidance, each, _ = CURVES[name]
         on = replace(student if name == "distilled" else teacher, steps=steps)
         painted = on.paint_and_judge(jobs(split, count), guidance, sampler)
-        return {"evaluations": each * steps, "n": count, **rates(painted),
-                "paired": frechet_distance(features_of(painted), drawn(split, count))}
+        return {"evaluations": each * steps, **measured(painted, drawn(split, count))}
 
     return {"teacher": teacher.identity()["model"], "student": student.identity()["model"],
             "curves": {name: [row(name, steps, "seen", teacher.prompts or CURVE_PROMPTS)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from minisd.figures import style
 from minisd.figures.charts import panelled
@@ -91,7 +90,7 @@ def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
                   transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rates)), [style.printable(name) for name in rates])
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rates) - 0.5, -0.5))
-    in_percent(axes.xaxis)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xlabel("right, in % of prompts, with the 95 % interval")
     axes.grid(axis="y", visible=False)
     return figure
@@ -109,10 +108,12 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
     scales, distances, rates = ([row[key] for row in rows] for key in ("guidance", "frechet",
                                                                        "all"))
     distance.plot(scales, distances, "o-", color=TEXT)
+    reach = np.abs([[rate[end] - rate["share"] for rate in rates] for end in ("low", "high")])
     for axes, x in ((adherence, scales), (trade, distances)):
-        axes.errorbar(x, [rate["share"] for rate in rates], yerr=reach(rates), fmt="o-",
-                      capsize=4, color=TEXT, elinewidth=1.5)
-        in_percent(axes.yaxis)
+        axes.errorbar(x, [rate["share"] for rate in rates], yerr=reach, fmt="o-", capsize=4,
+                      color=TEXT, elinewidth=1.5)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.set_ylabel("right, in % of prompts")
     best = best_guidance(rows)
     closest = min(rows, key=lambda row: row["frechet"])
     for row in rows:
@@ -137,15 +138,3 @@ def guidance_curve(rows: Sequence[Row]) -> Figure:
 def best_guidance(rows: Sequence[Row]) -> Row:
     """The row most often right; of several, the one that is closest to drawn scenes."""
     return max(rows, key=lambda row: (row["all"]["share"], -row["frechet"]))
-
-
-def reach(rates: Sequence[Row]) -> np.ndarray:
-    """How far each interval reaches below and above its share, (2, n)."""
-    return np.array([[max(0.0, rate["share"] - rate["low"]) for rate in rates],
-                     [max(0.0, rate["high"] - rate["share"]) for rate in rates]])
-
-
-def in_percent(axis: Axis) -> None:
-    """Shares on the axis, as the percentages that they are."""
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    axis.set_label_text("right, in % of prompts")

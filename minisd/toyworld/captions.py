@@ -73,7 +73,7 @@ BACKGROUNDS_ALONE: dict[str, tuple[str, ...]] = {
 
 def full_caption(scene: Scene) -> str:
     """The caption that says everything, as in "a red car below a yellow balloon in the sky"."""
-    names = [_with_article(_name(thing)) for thing in scene.things]
+    names = [with_article(_name(thing)) for thing in scene.things]
     if scene.relation is not None:
         names.insert(1, RELATION_PHRASES[scene.relation][0])
     return " ".join(names) + BACKGROUND_PHRASES[scene.background][0]
@@ -136,7 +136,7 @@ def _things(scene: Scene, content: str, bare: bool, opened: bool, rng: np.random
     unsaid = rng.integers(len(scene.things)) if content in ("no colour", "one colour") else None
     names = [thing.kind if i == unsaid else _name(thing) for i, thing in enumerate(scene.things)]
     if not bare:
-        names = [_with_article(name) for name in names]
+        names = [with_article(name) for name in names]
     if scene.relation is None or content == "one thing":
         return pick(rng, names)
     if content == "no relation":
@@ -157,7 +157,7 @@ def _name(thing: Thing) -> str:
     return f"{thing.colour} {thing.kind}"
 
 
-def _with_article(name: str) -> str:
+def with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.toyworld.captions import BACKGROUND_PHRASES
+from minisd.toyworld.captions import BACKGROUND_PHRASES, with_article
 from minisd.toyworld.scenes import Scene, pick
 
 LENGTHS = (1, 2, 5)     # words, about: "house", "red house", "red house on the grass"
@@ -28,7 +28,7 @@ class Query:
         """In words: plainly, or with the articles and phrases that rng chooses."""
         name = f"{self.colour} {self.kind}" if self.colour else self.kind
         if rng is not None and rng.random() < 0.6:
-            name = f"an {name}" if name[0] in "aeiou" else f"a {name}"
+            name = with_article(name)
         if self.background is None:
             return name
         phrases = BACKGROUND_PHRASES[self.background]
@@ -41,13 +41,18 @@ class Query:
             for thing in scene.things)
 
 
-def query(scene: Scene, words: int, rng: np.random.Generator) -> Query:
-    """One of so many words (see LENGTHS) that is true of a scene."""
-    thing = pick(rng, scene.things)
-    return Query(thing.kind, thing.colour if words > 1 else None,
-                 scene.background if words > 2 else None)
+def queries(scenes: Sequence[Scene], words: int, rng: np.random.Generator, *,
+            plainly: bool = False) -> tuple[list[str], Tensor]:
+    """One of so many words (see LENGTHS) that is true of each scene; of equal ones, the last.
 
-
-def truths(queries: Sequence[Query], scenes: Sequence[Scene]) -> Tensor:
-    """(queries, scenes): entry i, j says whether query i is true of scene j."""
-    return torch.tensor([[one.is_true_of(scene) for scene in scenes] for one in queries])
+    Returns:
+        the n texts, and (n, len(scenes)) booleans: of which scenes each is true.
+    """
+    made: dict[str, Query] = {}
+    for scene in scenes:
+        thing = pick(rng, scene.things)
+        one = Query(thing.kind, thing.colour if words > 1 else None,
+                    scene.background if words > 2 else None)
+        made[one.said(None if plainly else rng)] = one
+    return list(made), torch.tensor([[one.is_true_of(scene) for scene in scenes]
+                                     for one in made.values()])

@@ -20,12 +20,13 @@ from tqdm import tqdm
 from minisd import figures
 from minisd.checkpoints import weights as checkpoint
 from minisd.figures import Figure
+from minisd.images import from_pil
 from minisd.observe.files import written_whole
 from minisd.pipeline import StableDiffusion
 from minisd.toyworld import data
 from minisd.toyworld.captions import full_caption
 from minisd.toyworld.evaluation import shapes
-from minisd.toyworld.evaluation.judge import Judge, Reading, agrees, in_words
+from minisd.toyworld.evaluation.judge import Judge, Reading, agrees, frechet_distance, in_words
 from minisd.toyworld.evaluation.rates import Rate, rate
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
@@ -64,7 +65,7 @@ def jobs(split: str, count: int, first: int = 0) -> list[Job]:
 
 def as_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     """The pixels that a person sees, (n, 3, h, w) in [-1, 1]."""
-    return data.to_tensor(np.stack([np.asarray(picture) for picture in pictures]))
+    return torch.cat([from_pil(picture) for picture in pictures])
 
 
 def answers(reading: Reading, scene: Scene) -> dict[str, bool | None]:
@@ -76,6 +77,16 @@ def answers(reading: Reading, scene: Scene) -> dict[str, bool | None]:
 def rates(rows: Sequence[Row], kind: str = "answers") -> dict[str, Rate]:
     """The rate of each attribute over rows."""
     return {name: rate(row[kind][name] for row in rows) for name in ATTRIBUTES}
+
+
+def distance(rows: Sequence[Row], features: Tensor) -> float:
+    """The Frechet distance of the `features` in rows to others, (n, f)."""
+    return frechet_distance(torch.tensor([row["features"] for row in rows]), features)
+
+
+def measured(rows: Sequence[Row], truth: Tensor) -> Row:
+    """How many pictures are right, and how far they are from the drawn ones of features (n, f)."""
+    return {"n": len(rows), **rates(rows), "paired": distance(rows, truth)}
 
 
 def read_summary(folder: Path) -> dict[str, Row]:

@@ -20,7 +20,7 @@ from minisd.toyworld.evaluation import bench, shapes
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs, rates
 from minisd.toyworld.evaluation.judge import frechet_distance
 from minisd.toyworld.evaluation.rates import rate
-from minisd.toyworld.queries import LENGTHS, Query, query, truths
+from minisd.toyworld.queries import LENGTHS, queries
 from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
 from minisd.toyworld.training.recipe import RECIPE
 
@@ -58,12 +58,8 @@ def measure_vae(on: Bench) -> Section:
         values[split] = {
             "n": len(rows), "psnr_mean": float(found.mean()), "psnr_min": float(found.min()),
             "drawn": rates(rows, "drawn"), "autoencoded": rates(rows, "autoencoded"),
-            "paired": frechet_distance(features_of(rows), on.features(on.drawn(wanted)))}
+            "paired": bench.distance(rows, on.features(on.drawn(wanted)))}
     return {**on.identity(), **values}, {"scenes": values}
-
-
-def features_of(rows: Sequence[Row]) -> torch.Tensor:
-    return torch.tensor([row["features"] for row in rows])
 
 
 def measure_guidance(on: Bench) -> Section:
@@ -79,8 +75,8 @@ def measure_guidance(on: Bench) -> Section:
         for scale in GUIDANCES:
             painted = on.paint_and_judge(wanted, scale, sampler)
             curve.append({"guidance": scale, **rates(painted),
-                          "frechet": frechet_distance(features_of(painted), reference),
-                          "paired": frechet_distance(features_of(painted), same)})
+                          "frechet": bench.distance(painted, reference),
+                          "paired": bench.distance(painted, same)})
     first = on.samplers[0]
     best = best_guidance(curves[first])["guidance"]
     on.save("guidance", figures.guidance_curve(curves[first]))
@@ -100,8 +96,7 @@ def measure_adherence(on: Bench) -> Section:
         wanted = jobs(split, count)
         painted = on.paint_and_judge(wanted, on.guidance)
         pairs += zip(wanted, painted, strict=True)
-        away[split] = {"paired": frechet_distance(features_of(painted),
-                                                  on.features(on.drawn(wanted)))}
+        away[split] = {"paired": bench.distance(painted, on.features(on.drawn(wanted)))}
     rows = {name: [row for job, row in pairs if belongs(job)]
             for name, belongs in adherence_groups().items()}
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
@@ -162,10 +157,10 @@ def measure_search(on: Bench) -> Section:
         scenes = [job.scene for job in wanted]
         pictures = clip.embed_images(on.drawn(wanted).to(on.sd.device, on.sd.dtype))
         for words, found in fits.items():
-            asked = sorted({query(scene, words, rng) for scene in scenes}, key=Query.said)
-            said = clip.embed_text(on.sd.tokenizer([one.said() for one in asked]).to(on.sd.device))
-            first = (said @ pictures.T).argmax(1, keepdim=True).cpu()
-            found += truths(asked, scenes).gather(1, first)[:, 0].tolist()
+            said, true = queries(scenes, words, rng, plainly=True)
+            query = clip.embed_text(on.sd.tokenizer(said).to(on.sd.device))
+            first = (query @ pictures.T).argmax(1, keepdim=True).cpu()
+            found += true.gather(1, first)[:, 0].tolist()
     rows = {str(words): {"all": rate(found)} for words, found in fits.items()}
     return {**on.identity(), "n": GALLERIES * GALLERY, "rows": rows}, {"words": rows}
 

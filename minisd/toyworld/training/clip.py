@@ -17,7 +17,7 @@ from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data
 from minisd.toyworld.captions import WHOLE, caption, choose_content, plain_caption
 from minisd.toyworld.clip import CLIP
-from minisd.toyworld.queries import LENGTHS, query, truths
+from minisd.toyworld.queries import LENGTHS, queries
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.hard_negatives import foils, hard_negative
@@ -145,13 +145,12 @@ class Stage:
         loss, found = contrastive_loss(image, text, scale, foils, enough)
         logged = {"accuracy": found, "scale": scale.detach()}
         for words in LENGTHS:
-            queries = {one.said(rng): one for one in (query(scene, words, rng) for scene in scenes)}
+            said, true = queries(scenes, words, rng)
             with loop.autocast():
-                said = self.clip.embed_text(self.tokenizer(list(queries)).to(loop.device()))
-            true = truths(list(queries.values()), scenes)
+                query = self.clip.embed_text(self.tokenizer(said).to(loop.device()))
             true = gather(loop.shard(true.T.contiguous())).T        # in the order of the pictures
             more, logged[f"found by {words}"] = search_loss(
-                said.to(scale.dtype), image, true, scale)
+                query.to(scale.dtype), image, true, scale)
             loss = loss + more
         return {"loss": loss, **logged}
 
