@@ -11,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "tokenizer": (), "vae": ("vae", "decoder"),
     "clip": ("clip", "clip_words", "clip_foils", "clip_search"),
     "unet": ("unet_small", "unet", "unet_soft"), "polish": ("polish",), "judge": ("judge",)}
+# Those that begin with the weights that ship: the UNet's are softened, which needs a plain teacher.
+FROM_SHIPPED = {part: names[-2 if part == "unet" else -1:] for part, names in STAGES.items()}
 TOKENIZER_CAPTIONS = 20_000
 
 
@@ -118,40 +119,24 @@ def fit(part: str, config: Config, recipe: Recipe, folder: Path, words: Tokenize
     """Train a part, or go on with it, stage after stage, each from the average of the one before.
 
     minutes: for a stage; where they end one, the next does not begin.
-    from_shipped: begin the last stage with the weights that ship (the UNet's last but one, for they
-        are softened, and softening needs a plain teacher), and take parts that the folder
-        lacks from there. Those weights know latents by the scale factor of `config`, which stays.
+    from_shipped: begin a stage of `FROM_SHIPPED` with the weights that ship, and take parts that
+        the folder lacks from there. They know latents by the scale factor of `config`, which stays.
     """
-    start = shipped(part) if from_shipped else None
-    stage: Callable[[str], Any]
+    start, names = (shipped(part), FROM_SHIPPED[part]) if from_shipped else (None, STAGES[part])
+    network: Any
     if part in ("unet", "polish"):
-        config = config if part == "unet" else config_of(folder, config)
-        sd = pipeline(part, config, recipe, folder, words, from_shipped=from_shipped)
-        posteriors = cache.posteriors(sd.vae, folder, recipe.scenes, size=config.image_size,
-                                      seed=recipe.seed)
+        sd, posteriors = pipeline(part, config, recipe, folder, words, from_shipped=from_shipped)
+        network = sd.unet if part == "unet" else sd.vae
     else:
         torch.manual_seed(recipe.seed)
         network = untrained(part, config).to(loop.device())
-    if part == "vae":
-        stage = partial(vae.Stage, vae=network, config=config, recipe=recipe, folder=folder)
-    elif part == "clip":
-        stage = partial(clip.Stage, clip=network, recipe=recipe, tokenizer=words,
-                        size=config.image_size)
-    elif part == "judge":
-        stage = partial(judge.Stage, judge=network, recipe=recipe)
-    elif part == "unet":
-        if start is None:
-            scale = cache.measure_scale(posteriors)
-            sd.config = replace(config, vae=replace(config.vae, scale_factor=scale))
-        if loop.rank() == 0:
-            checkpoint.write_config(folder, sd.config)
-        network = sd.unet.requires_grad_(True)
-        stage = partial(unet.Stage, sd=sd, posteriors=posteriors, recipe=recipe)
-    else:
-        network = sd.vae
-        stage = partial(polish.Stage, sd=sd, posteriors=posteriors, recipe=recipe, folder=folder)
-    skipped = 0 if start is None else 1 if part == "unet" else len(STAGES[part]) - 1
-    for name in STAGES[part][skipped:]:
+    stage: Callable[[str], Any] = {
+        "vae": lambda name: vae.Stage(name, network, config, recipe, folder),
+        "clip": lambda name: clip.Stage(name, network, recipe, words, config.image_size),
+        "unet": lambda name: unet.Stage(name, sd, posteriors, recipe),
+        "polish": lambda name: polish.Stage(name, sd, posteriors, recipe, folder),
+        "judge": lambda name: judge.Stage(name, network, recipe)}[part]
+    for name in names:
         if start is not None:
             network.load_state_dict(start)
         this = stage(name)
@@ -163,11 +148,13 @@ def fit(part: str, config: Config, recipe: Recipe, folder: Path, words: Tokenize
 
 
 def pipeline(part: str, config: Config, recipe: Recipe, folder: Path, words: Tokenizer, *,
-             from_shipped: bool) -> StableDiffusion:
-    """The trained networks that a part is trained with, frozen; its own is new, or is trained on.
+             from_shipped: bool) -> tuple[StableDiffusion, Tensor]:
+    """The trained networks that a part is trained with, frozen, and the scenes' posteriors.
 
-    part: "unet" or "polish".
+    part: "unet", which is new and whose sizes and scale factor are written to the folder; "polish".
     """
+    if part == "polish":
+        config = config_of(folder, config)
     autoencoder, towers = (trained(name, config, folder, from_shipped=from_shipped)
                            for name in ("vae", "clip"))
     torch.manual_seed(recipe.seed)
@@ -175,7 +162,16 @@ def pipeline(part: str, config: Config, recipe: Recipe, folder: Path, words: Tok
     sd.vae, sd.text_encoder = autoencoder, towers.text
     if part == "polish":
         sd.unet = trained("unet", config, folder, from_shipped=from_shipped)
-    return sd.requires_grad_(False).to(loop.device())
+    sd.requires_grad_(False).to(loop.device())
+    posteriors = cache.posteriors(sd.vae, folder, recipe.scenes, size=config.image_size,
+                                  seed=recipe.seed)
+    if part == "unet":
+        if not from_shipped:
+            scale = cache.measure_scale(posteriors)
+            sd.config = replace(config, vae=replace(config.vae, scale_factor=scale))
+        if loop.rank() == 0:
+            checkpoint.write_config(folder, sd.config)
+    return sd, posteriors
 
 
 def export(folder: Path, target: Path) -> None:

@@ -54,6 +54,7 @@ class Stage:
         schedule = make_schedule(sd.config.schedule)
         self.alpha_bar = schedule.alpha_bar
         self.weights = snr_weights(schedule.snr(), recipe.snr_cap)
+        sd.unet.requires_grad_(True)
         loop.explicit_attention(sd.unet)
 
     def loss(self, g: torch.Generator) -> dict[str, Tensor]:
