@@ -27,7 +27,7 @@ CELL, UPRIGHT = 0.6, 2          # inches of a matrix's cell; letters of a label 
 def shade(i: int, kinds: Sequence[str] = ()) -> str:
     """The colour of the i-th of several."""
     order = [*(COLOURS.get(kind, INK) for kind in kinds), *COLOURS.values(), INK]
-    return order[i] if i < len(order) else order[i % len(order)]
+    return order[i % len(order)]
 
 
 @house()

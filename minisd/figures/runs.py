@@ -76,10 +76,8 @@ def parting(runs: Sequence[tuple[Tensor, Tensor]]) -> str:
 def fanned(places: np.ndarray) -> np.ndarray:
     """Angles (n,) for labels of places (n, 2): in their order around the middle, evenly apart."""
     around = np.arctan2(*(places - places.mean(0)).T[::-1])
-    order = np.argsort(around)
-    angles = np.empty(len(places))
-    angles[order] = around[order[0]] + 2 * np.pi * np.arange(len(places)) / len(places)
-    return angles
+    ranks = around.argsort().argsort()
+    return around.min() + 2 * np.pi * ranks / len(places)
 
 
 def _thumb(axes: Axes, at: np.ndarray, picture: Image.Image, colour: str, angle: float,

@@ -135,7 +135,8 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
         limit = max(float(np.nanmax(np.abs(_flat(other.value)))) for other in shared or [tile]
                     if isinstance(other.value, Tensor) and _is_map(other)) or 1.0
         if scale == "each":
-            note = note or f"at most {_short(limit, signed)}"
+            share = not signed and limit <= 1           # of attention
+            note = note or f"at most {style.percent(limit) if share else f'{limit:.3g}'}"
         if scale == "spread":
             limit = STRETCH * float(np.nanstd(values)) or 1.0
         image = axes.imshow(values, cmap=style.SIGNED if signed else style.MAGNITUDE, vmax=limit,
@@ -145,7 +146,8 @@ def _draw(axes: Axes, tile: Tile, side: float, signed: bool, scale: str, shared:
             axes.add_patch(Rectangle((tile.mark[1] - 0.5, tile.mark[0] - 0.5), 1, 1, fill=False,
                                      edgecolor=INK, linewidth=2))
     elif value is not None:
-        text = _strip(array(value)[0]) if isinstance(value, Tensor) else value
+        text = value if isinstance(value, str) else (
+            f"{', '.join(map(str, value[0, :STRIP].tolist()))}, ...\n{value.shape[1]} in all")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.text(0.5, 0.5, wrapped(text, side - 0.2, SMALL + 1), ha="center", va="center",
                   fontsize=SMALL + 1, linespacing=1.45)
@@ -169,14 +171,3 @@ def _flat(value: Tensor) -> np.ndarray:
     if values.ndim == 4 or (values.ndim == 3 and len(values) == 1):
         values = values[0]
     return mosaic(values) if values.ndim == 3 else values
-
-
-def _strip(ids: np.ndarray) -> str:
-    """The first ids in words."""
-    first = ", ".join(f"{int(i)}" for i in ids[:STRIP])
-    return f"{first}, ...\n{len(ids)} in all"
-
-
-def _short(limit: float, signed: bool) -> str:
-    """Shares of attention in style.percent, other sizes in three digits."""
-    return f"{limit:.3g}" if signed or limit > 1 else style.percent(limit)

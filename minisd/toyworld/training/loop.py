@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -181,10 +180,6 @@ class Fit(Generic[Network]):
             raise RuntimeError(f"{name}: {folder} is not at the step of the first process, but at "
                                f"{self.step}: all of them need one folder")
         self.averaged.n_averaged.fill_(self.step + 1)
-        for group in self.optimiser.param_groups:
-            group["initial_lr"] = part.lr
-        self.schedule = LambdaLR(self.optimiser, lambda step: learning_rate(part, step),
-                                 last_epoch=self.step - 1)
         self.losses: nn.Module = LossModule(model, loss)
         if world_size() > 1:                    # clip_words leaves the image tower out
             self.losses = DistributedDataParallel(
@@ -208,10 +203,11 @@ class Fit(Generic[Network]):
             raise FloatingPointError(
                 f"{self.name}: the gradient is {norm} at step {self.step}; the last checkpoint is "
                 f"sound: lower the learning rate and start again")
-        rate = float(self.schedule.get_last_lr()[0])
+        rate = self.part.lr * learning_rate(self.part, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.schedule.step()
         self.averaged.update_parameters(self.model)
         self.step += 1
         return {**means, "gradient_norm": norm, "lr": rate}

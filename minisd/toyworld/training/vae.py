@@ -80,8 +80,8 @@ class Stage:
     @torch.no_grad()
     def sheet(self, path: Path, average: VAE) -> None:
         """Draw unseen scenes over what comes back of them, and print how near that is."""
-        unseen = data.to_tensor(data.pictures(range(8), size=self.config.image_size,
-                                              split=data.UNSEEN, seed=self.recipe.seed))
+        unseen = data.drawn([data.scene(i, split=data.UNSEEN, seed=self.recipe.seed)
+                             for i in range(8)], self.config.image_size)
         decoded = average(unseen.to(loop.device())).float().cpu()
         print(f"{path.stem}: {psnr(decoded, unseen).mean():.2f} dB on unseen scenes")
         save_png(grid(to_pil(torch.cat([unseen, decoded])), len(unseen)), path)
