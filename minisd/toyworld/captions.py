@@ -1,4 +1,4 @@
-"""What toyworld says about its scenes: one canonical caption, and many ways to say more or less.
+"""What toyworld says about its scenes: captions that say more or less, and queries to find them.
 
 Every phrase is data in this file; the code below only chooses. A caption never says anything
 untrue of its scene, and about 60 % say everything: the things, their colours, how they stand to
@@ -7,12 +7,17 @@ each other, and the background. The others leave something out, as people do.
 
 import re
 from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing, pick
+
+QUERY_WORDS = (1, 2, 5)         # about: "house", "red house", "red house on the grass"
 
 # What a caption tells, and how often, for one thing and for two.
 CONTENT_ONE = {"everything": 0.60, "no background": 0.25, "no colour": 0.11, "background": 0.04}
@@ -73,7 +78,7 @@ BACKGROUNDS_ALONE: dict[str, tuple[str, ...]] = {
 
 def full_caption(scene: Scene) -> str:
     """The caption that says everything, as in "a red car below a yellow balloon in the sky"."""
-    names = [with_article(_name(thing)) for thing in scene.things]
+    names = [_with_article(_name(thing)) for thing in scene.things]
     if scene.relation is not None:
         names.insert(1, RELATION_PHRASES[scene.relation][0])
     return " ".join(names) + BACKGROUND_PHRASES[scene.background][0]
@@ -121,6 +126,32 @@ def caption(scene: Scene, rng: np.random.Generator, content: str | None = None) 
     return said + _canonical_or_other(rng, phrases)
 
 
+def queries(scenes: Sequence[Scene], words: int, rng: np.random.Generator, *,
+            plainly: bool = False) -> tuple[list[str], Tensor]:
+    """What people type to find each of the scenes; others may fit too.
+
+    Args:
+        words: one of `QUERY_WORDS`.
+        plainly: without articles, in the canonical phrases; else rng chooses.
+    Returns:
+        the n different queries, and (n, len(scenes)) booleans: of which scenes each is true.
+    """
+    found: dict[str, list[bool]] = {}
+    for scene in scenes:
+        thing = pick(rng, scene.things)
+        said = _name(thing) if words > 1 else thing.kind
+        if not plainly and rng.random() < 0.6:
+            said = _with_article(said)
+        if words > 2:
+            phrases = BACKGROUND_PHRASES[scene.background]
+            said += phrases[0] if plainly else pick(rng, phrases)
+        found[said] = [
+            (words <= 2 or other.background == scene.background)
+            and any(one.kind == thing.kind and (words <= 1 or one.colour == thing.colour)
+                    for one in other.things) for other in scenes]
+    return list(found), torch.tensor(list(found.values()))
+
+
 def vocabulary() -> frozenset[str]:
     """Every lower-case word that a caption can contain, to name the words a model never saw."""
     phrases = [*KINDS, *COLOURS, *OPENINGS, *BARE_OPENINGS, *SENTENCES, *STATEMENTS,
@@ -136,7 +167,7 @@ def _things(scene: Scene, content: str, bare: bool, opened: bool, rng: np.random
     unsaid = rng.integers(len(scene.things)) if content in ("no colour", "one colour") else None
     names = [thing.kind if i == unsaid else _name(thing) for i, thing in enumerate(scene.things)]
     if not bare:
-        names = [with_article(name) for name in names]
+        names = [_with_article(name) for name in names]
     if scene.relation is None or content == "one thing":
         return pick(rng, names)
     if content == "no relation":
@@ -157,7 +188,7 @@ def _name(thing: Thing) -> str:
     return f"{thing.colour} {thing.kind}"
 
 
-def with_article(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 

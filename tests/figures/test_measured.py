@@ -7,7 +7,7 @@ import pytest
 from drawn import ink, title
 
 from minisd import figures
-from minisd.figures import COLOURS, measured
+from minisd.figures import COLOURS
 from minisd.toyworld.evaluation.rates import rate
 
 
@@ -27,14 +27,6 @@ def csv_file(folder: Path, lines: str, name: str = "unet") -> Path:
 def test_no_losses_no_figure(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="no losses yet"):
         figures.losses(csv_file(tmp_path, text))
-
-
-@pytest.mark.parametrize("count", [1, 2, 60, 1000])
-def test_the_running_mean_is_the_mean_of_the_neighbours(count: int) -> None:
-    values = np.random.default_rng(count).random(count)
-    smooth = measured.running_mean(values, 5)
-    expected = [values[max(0, i - 2):i + 3].mean() for i in range(count)]
-    assert np.allclose(smooth, expected)
 
 
 def test_losses_are_drawn_raw_and_smooth_on_a_log_axis(tmp_path: Path) -> None:

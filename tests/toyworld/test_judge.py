@@ -21,7 +21,6 @@ from minisd.toyworld.evaluation.judge import (
     agrees,
     frechet_distance,
     load_judge,
-    relation,
 )
 from minisd.toyworld.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, Thing
 from minisd.toyworld.training import judge as training
@@ -59,13 +58,6 @@ def test_what_is_wrong_is_named(scene: Scene, things: list[Seen], wrong: str) ->
     assert [name for name in found if not found[name]] == [*wrong.split(), *["all"] * bool(wrong)]
     for background in ("sea", ""):
         assert not agrees(Reading(tuple(things), background), scene)["background"]
-
-
-def test_the_relation_is_that_of_the_longer_axis() -> None:
-    here = seen(CAR, x=0.5, y=0.5)
-    for x, y, name in ((0.6, 0.9, "above"), (0.4, 0.2, "below"), (0.9, 0.4, "left of"),
-                       (0.2, 0.6, "right of")):
-        assert relation(here, seen(CAR, x=x, y=y)) == name
 
 
 # From maps to readings.

@@ -14,13 +14,12 @@ from minisd.figures.measured import best_guidance
 from minisd.images import to_pil
 from minisd.observe.pictures import psnr
 from minisd.toyworld import data
-from minisd.toyworld.captions import full_caption
+from minisd.toyworld.captions import QUERY_WORDS, full_caption, queries
 from minisd.toyworld.clip import load_clip
 from minisd.toyworld.evaluation import bench, shapes
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, SPLITS, Bench, Job, Row, jobs, rates
 from minisd.toyworld.evaluation.judge import frechet_distance
 from minisd.toyworld.evaluation.rates import rate
-from minisd.toyworld.queries import LENGTHS, queries
 from minisd.toyworld.scenes import HELD_OUT_COLOURED, HELD_OUT_PAIRS, draw
 from minisd.toyworld.training.recipe import RECIPE
 
@@ -151,7 +150,7 @@ def measure_search(on: Bench) -> Section:
     """
     assert on.sd.tokenizer is not None
     clip, rng = load_clip(on.sd), np.random.default_rng(0)
-    fits: dict[int, list[bool]] = {words: [] for words in LENGTHS}
+    fits: dict[int, list[bool]] = {words: [] for words in QUERY_WORDS}
     for start in range(0, GALLERIES * GALLERY, GALLERY):
         wanted = jobs("seen", GALLERY, start)
         scenes = [job.scene for job in wanted]

@@ -4,7 +4,7 @@ InfoNCE (van den Oord et al. 2018) as in Radford et al. 2021, figure 3. In a ran
 words is enough to find the partner; so some of the scenes are hard negatives of another, and in a
 second stage every picture has to know its caption among foils (`hard_negatives.py`), which only
 the order of the words tells apart. Last, with the text tower frozen, pictures learn to be found
-by one word, by two and by about five (`queries.py`): of a batch, all those that a query is true of.
+by one word, by two and by about five: of a batch, all those that a query is true of.
 """
 
 import numpy as np
@@ -15,9 +15,15 @@ from torch import Tensor
 
 from minisd.tokenizer import Tokenizer
 from minisd.toyworld import data
-from minisd.toyworld.captions import WHOLE, caption, choose_content, plain_caption
+from minisd.toyworld.captions import (
+    QUERY_WORDS,
+    WHOLE,
+    caption,
+    choose_content,
+    plain_caption,
+    queries,
+)
 from minisd.toyworld.clip import CLIP
-from minisd.toyworld.queries import LENGTHS, queries
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
 from minisd.toyworld.training.hard_negatives import foils, hard_negative
@@ -144,7 +150,7 @@ class Stage:
         image, scale = self.embed_images(scenes), self.clip.scale()
         loss, found = contrastive_loss(image, text, scale, foils, enough)
         logged = {"accuracy": found, "scale": scale.detach()}
-        for words in LENGTHS:
+        for words in QUERY_WORDS:
             said, true = queries(scenes, words, rng)
             with loop.autocast():
                 query = self.clip.embed_text(self.tokenizer(said).to(loop.device()))
