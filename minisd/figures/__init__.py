@@ -12,7 +12,7 @@ except ImportError as error:
                       ) from error
 
 from minisd.figures.charts import bars, legend, lines, matrix, points
-from minisd.figures.measured import guidance_curve, losses, rate_intervals, training_curves
+from minisd.figures.measured import guidance_curve, rate_intervals, training_curves
 from minisd.figures.networks import unet_map, vae_map
 from minisd.figures.path import path_map
 from minisd.figures.pixels import lit, magnitude, signed
@@ -22,7 +22,7 @@ from minisd.figures.text import place_bars, token_chips
 from minisd.figures.tiles import Tile, maps, picture_grid, sample_sheet, stations
 
 __all__ = ["COLOURS", "Figure", "Tile", "bare", "bars", "blank",
-           "entitle", "guidance_curve", "house", "legend", "lines", "lit", "losses",
+           "entitle", "guidance_curve", "house", "legend", "lines", "lit",
            "magnitude", "maps", "matrix", "path_map", "percent", "picture_grid", "place_bars",
            "points", "rate_intervals", "sample_sheet", "save", "signed", "stations",
            "token_chips", "training_curves", "trajectory_maps", "unet_map", "vae_map"]

@@ -5,7 +5,6 @@ A rate is counted answers with their 95 % confidence interval, as toyworld's eva
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from minisd.figures import style
 from minisd.figures.charts import panelled
 from minisd.figures.style import COLOURS, PALE, Figure, blank, entitle, house, percent, titled
-from minisd.toyworld.training.curves import read_metrics
 
 Row = Mapping[str, Any]
 TEXT = COLOURS["text"]
@@ -24,19 +22,6 @@ SMOOTHING = 30                  # the running mean of a curve spans one of so ma
 
 
 # A training
-
-def losses(csv_path: Path) -> Figure:
-    """The loss of a training over its steps, raw and smoothed, from the CSV of `loop.Fit`."""
-    metrics = read_metrics(csv_path)
-    if "loss" not in metrics:
-        raise ValueError(f"{csv_path} has no losses yet: expected columns step and loss")
-    steps, loss = metrics["step"], metrics["loss"]
-    smooth = running_mean(loss, max(1, len(loss) // SMOOTHING))
-    verb = "falls" if smooth[-1] <= loss[0] else "rises"
-    return training_curves({csv_path.stem: (steps.tolist(), loss.tolist())},
-                           f"{csv_path.stem}: the loss {verb} from {loss[0]:.3g} to "
-                           f"{smooth[-1]:.3g} in {steps[-1]:,.0f} steps")
-
 
 @house()
 def training_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, *,

@@ -32,7 +32,7 @@ def shipped() -> Verdict:
     The verdict is "" where the prompt is not a caption of toyworld. Raises FileNotFoundError where
     there is no judge.
     """
-    judge = load_judge(SHIPPED / "judge.safetensors")
+    judge = _judge()
 
     def verdict(picture: Image.Image, prompt: str) -> tuple[str, str]:
         reading, scene = judge.read(from_pil(picture))[0], scene_of(prompt)
@@ -53,10 +53,10 @@ def aloud(text: str, pictures: Sequence[Image.Image]) -> str:
     """
     kind = ("RGB", (TOYWORLD.image_size,) * 2)
     own = [picture for picture in pictures if (picture.mode, picture.size) == kind]
-    judge = _judge() if own else None
-    if judge is None:
+    try:
+        readings = _judge().read(torch.cat([from_pil(one) for one in own[:MOST]])) if own else []
+    except (OSError, ValueError):
         return text
-    readings = judge.read(torch.cat([from_pil(picture) for picture in own[:MOST]]))
     if not any(reading.things for reading in readings):
         return text
     more = f"; and {len(own) - MOST} more" if len(own) > MOST else ""
@@ -65,13 +65,10 @@ def aloud(text: str, pictures: Sequence[Image.Image]) -> str:
 
 
 @cache
-def _judge() -> Judge | None:
+def _judge() -> Judge:
     """The shipped one; its random start leaves the reader's random numbers alone."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return load_judge(SHIPPED / "judge.safetensors")
-    except (OSError, ValueError):
-        return None
+    with torch.random.fork_rng(devices=[]):
+        return load_judge(SHIPPED / "judge.safetensors")
 
 
 def caption_of(reading: Reading) -> str:

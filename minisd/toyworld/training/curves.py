@@ -41,8 +41,7 @@ def thinned(metrics: Mapping[str, np.ndarray], part: Part, points: int = POINTS)
     """The curves of one part that has begun."""
     steps, samples = metrics["step"], part.batch * part.accumulate
     windows = np.array_split(np.arange(len(steps)), min(points, len(steps)))
-    seconds = float((samples / metrics[SPEED]).sum()) if SPEED in metrics else None
-    return {"samples_per_step": samples, "seconds": seconds and round(seconds),
+    return {"samples_per_step": samples, "seconds": round((samples / metrics[SPEED]).sum()),
             "step": [int(steps[window[-1]]) for window in windows],
             **{name: [float(f"{values[window].mean():.4g}") for window in windows]
                for name, values in metrics.items() if name not in ("step", SPEED)}}

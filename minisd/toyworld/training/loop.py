@@ -26,6 +26,7 @@ from minisd import figures
 from minisd.attention import Attention
 from minisd.checkpoints.load import choose_dtype
 from minisd.observe.files import written_whole
+from minisd.toyworld.training import curves
 from minisd.toyworld.training.recipe import Part
 
 PATIENCE = timedelta(hours=6)        # with a process that draws, encodes or repaints alone
@@ -248,7 +249,11 @@ class Fit(Generic[Network]):
                 writer.writerow(["step", *metrics])
             writer.writerow([self.step, *(f"{value:.6g}" for value in metrics.values())])
         if self.step % SHEET_EVERY == 0 or self.step == self.part.steps:
-            figures.save(figures.losses(self.metrics), self.folder / f"{self.name}-losses.png")
+            logged = curves.read_metrics(self.metrics)
+            figure = figures.training_curves(
+                {self.name: (logged["step"].tolist(), logged["loss"].tolist())},
+                f"{self.name}, after {self.step:,} steps")
+            figures.save(figure, self.folder / f"{self.name}-losses.png")
         if self.sheet and self.step % SHEET_EVERY == 0:
             self.sheet(self.folder / f"{self.name}-{self.step:06d}.png", self.average)
 
