@@ -34,21 +34,15 @@ RECIPE = Recipe(
     unet=Part(steps=2, batch=4, lr=1e-3, accumulate=2, warmup=2),
     unet_soft=Part(steps=2, batch=4, lr=1e-3, warmup=2),
     polish=Part(steps=2, batch=6, lr=1e-3, warmup=2), repainted=7)
-
-
 DYING_STEP = 2                  # of the VAE
 
 
 @cache
-def merges() -> tuple[tuple[str, str], ...]:
-    """Of a few hundred captions: enough that no caption is cut off."""
-    captions = [caption(data.scene(i), np.random.default_rng(i)) for i in range(300)]
-    return tuple(tokenizer.learn_merges(captions, 10_000))
-
-
-@cache
 def words() -> ModelTokenizer:
-    return ModelTokenizer(clip_vocabulary(list(merges())), merges(), known_words=vocabulary())
+    """Learned from a few hundred captions: enough that no caption is cut off."""
+    captions = [caption(data.scene(i), np.random.default_rng(i)) for i in range(300)]
+    merges = tokenizer.learn_merges(captions, 10_000)
+    return ModelTokenizer(clip_vocabulary(merges), merges, known_words=vocabulary())
 
 
 def config() -> Config:
@@ -72,11 +66,15 @@ def plain(replace_with: Callable[[object, str, object], None] = setattr) -> None
     replace_with(loop.figures, "save", lambda figure, path: None)
 
 
-def be_killed(folder: Path) -> None:
-    """Train the VAE, saving after every step, until the process ends in the midst of a save."""
+def in_float64() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     plain()
+
+
+def be_killed(folder: Path) -> None:
+    """Train the VAE, saving after every step, until the process ends in the midst of a save."""
+    in_float64()
     loop.CHECKPOINT_SECONDS = -1.0
     save = torch.save
 
@@ -91,9 +89,7 @@ def be_killed(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    plain()
+    in_float64()
     loop.join_processes()
     for where, part in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         fit(Path(where), part, minutes=float(loop.rank()))      # the first process stops first

@@ -44,10 +44,6 @@ def stands(a: Thing, b: Thing, direction: str) -> bool:
     return along > abs(across)
 
 
-def said_relation(text: str) -> re.Match | None:
-    return WITH.search(text) or STATEMENT.search(text)
-
-
 def said_background(text: str) -> str | None:
     """The background a caption names, after its articles and mentions are taken out."""
     rest = re.sub(r"\b(an?|the) ", "", re.sub(rf"\b{MENTION.format(0)}\b", "", text))
@@ -86,7 +82,7 @@ def test_captions_name_only_what_is_there(said) -> None:
 def test_said_relations_agree_with_the_geometry(said) -> None:
     checked = 0
     for scene, text in said:
-        match = said_relation(text)
+        match = WITH.search(text) or STATEMENT.search(text)
         # No relation is claimed in a form that this test does not read.
         assert bool(WORDS_OF_DIRECTION.search(text)) == bool(match), text
         if match is None:

@@ -3,16 +3,15 @@
 import math
 import re
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from minisd.toyworld import captions, data
-from minisd.toyworld.captions import RELATION_PHRASES, caption, full_caption
+from minisd.toyworld.captions import RELATION_PHRASES, full_caption
 from minisd.toyworld.evaluation.judge import relation
-from minisd.toyworld.scenes import Scene
+from minisd.toyworld.scenes import VISIBLE, Scene, is_held_out
 from minisd.toyworld.training import clip as training
 from minisd.toyworld.training import hard_negatives
 
@@ -32,24 +31,16 @@ def test_a_hard_negative_differs_in_one_respect_and_could_be_a_training_scene() 
         other = hard_negatives.hard_negative(scene, rng)
         changed, = (name for name, value in respects(scene).items()
                     if respects(other)[name] != value)
-        assert hard_negatives.is_sound(other) and other.seed == scene.seed
+        looks = {(thing.colour, thing.kind) for thing in other.things}
+        assert len(looks) == len(scene.things) and not is_held_out(other)
+        assert all(thing.colour in VISIBLE[other.background] for thing in other.things)
         if other.relation:                      # still true
-            first, second = other.things
-            assert other.relation == relation(first, second)
+            assert other.relation == relation(*other.things)
+        assert other.seed == scene.seed
         seen[len(scene.things), changed, other.relation == scene.relation] += 1
     assert seen.keys() == {*((count, name, True) for count in (1, 2)
                              for name in ("colour", "kind", "background")), (2, "place", False)}
     assert min(seen.values()) > 50
-
-
-@pytest.mark.parametrize("colours, background, sound", [
-    (("red", "blue"), "gray", True), (("red", "red"), "gray", False),       # twice the same
-    (("red", "blue"), "sea", False), (("red", "green"), "gray", False)])    # hidden; held out
-def test_only_scenes_that_could_be_trained_on_are_sound(colours, background, sound) -> None:
-    things = tuple(replace(thing, kind="star", colour=colour)
-                   for thing, colour in zip(TWO[0].things, colours, strict=True))
-    scene = replace(TWO[0], things=things, background=background)
-    assert hard_negatives.is_sound(scene) == sound
 
 
 def meaning(text: str) -> tuple:
@@ -65,18 +56,6 @@ def meaning(text: str) -> tuple:
     if said in ("below", "right of"):
         first, second, said = second, first, captions.INVERSE[said]
     return first, said, second
-
-
-@pytest.mark.parametrize("content", captions.WHOLE)
-def test_no_caption_of_a_foil_is_true_of_the_scene(content) -> None:
-    rng = np.random.default_rng(1)
-    for i in range(600):
-        scene = data.scene(i)
-        truth = meaning(caption(scene, rng, content))
-        assert truth == meaning(full_caption(scene))
-        others = hard_negatives.foils(scene, rng)
-        assert len(others) == 4 and all(map(hard_negatives.is_sound, others))
-        assert all(meaning(caption(other, rng, content)) != truth for other in others), scene
 
 
 @pytest.mark.parametrize("plain", [0.0, 1.0])

@@ -45,19 +45,6 @@ def alone(kind: str, colour: str, background: str, *, size: float = 0.5, seed: i
     return Scene((Thing(kind, colour, 0.5, 0.5, size),), background, None, seed)
 
 
-def shown(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """The picture as floats, and where the things cover the background (h, w)."""
-    empty = Scene((), scene.background, None, scene.seed)
-    picture, behind = draw(scene).astype(float), draw(empty).astype(float)
-    return picture, np.abs(picture - behind).max(2) > 6
-
-
-def nearest_colours(pixels: np.ndarray) -> np.ndarray:
-    """(n, 3) pixels -> (n,) indices into the palette."""
-    palette = np.array(list(COLOURS.values()), float)
-    return np.square(pixels[:, None] - palette).sum(2).argmin(1)
-
-
 # What is sampled.
 
 def test_training_scenes_show_everything_but_what_is_held_out(training):
@@ -113,10 +100,14 @@ def test_pictures_are_deterministic_and_vary_with_the_seed():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_named_colour_dominates(kind):
+    palette = np.array(list(COLOURS.values()), float)
     for i, colour in enumerate(COLOURS):
         background = VISIBLE_ON[colour][i % len(VISIBLE_ON[colour])]
-        picture, covered = shown(alone(kind, colour, background, seed=i))
-        counts = np.bincount(nearest_colours(picture[covered]), minlength=10)
+        scene = alone(kind, colour, background, seed=i)
+        picture = draw(scene).astype(float)
+        covered = np.abs(picture - draw(Scene((), background, None, i))).max(2) > 6
+        nearest = np.square(picture[covered][:, None] - palette).sum(2).argmin(1)
+        counts = np.bincount(nearest, minlength=10)
         assert counts.argmax() == i and counts[i] > 0.45 * counts.sum(), (colour, background)
 
 

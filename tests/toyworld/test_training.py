@@ -106,7 +106,7 @@ def test_two_processes_take_the_same_steps_as_one(whole, shared, name):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_training_moves_every_part(whole, part):
-    """Or the comparison above would compare two starts.
+    """Or the comparison above would compare two starts; what is frozen has no optimiser at all.
 
     Softmax does not feel a constant added to all scores, nor anything where there is but one cell;
     nor a norm of single channels what is added to each.
@@ -123,14 +123,6 @@ def test_the_training_moves_every_part(whole, part):
                for name in still), still
     assert relative_error(joined(trained["average"].values()),
                           joined(trained["model"].values())) > 1e-5
-
-
-@pytest.mark.parametrize("stages", [("vae", "decoder"), ("decoder", "polish")])
-def test_the_decoder_is_trained_on_alone(whole, stages):
-    """So the latents stay what the UNet learned, and the encoded scenes on disk stay right."""
-    before, after = (state(whole, stage)["average"] for stage in stages)
-    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
-    assert moved == {"decoder", "post_quant_conv"}
 
 
 def test_processes_that_cannot_work_together_are_refused(tmp_path, monkeypatch):
@@ -260,7 +252,8 @@ def shipped(whole, tmp_path, monkeypatch) -> Path:
     """Tiny weights in the place of those that ship, and `whole` as the run they came from."""
     folder, target = tmp_path / "run", tmp_path / "shipped"
     shutil.copytree(whole, folder)
-    train.tokenizer.save(folder / "tokenizer", tiny_training.merges(), train.captions.vocabulary())
+    words = tiny_training.words()
+    train.tokenizer.save(folder / "tokenizer", words.merges, words.known_words)
     checkpoint.write_config(folder, tiny_training.config())
     train.export(folder, target)
     for name, value in (("SHIPPED", target), ("TOYWORLD", tiny_training.config()),

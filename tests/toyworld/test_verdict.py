@@ -39,14 +39,8 @@ def test_the_shipped_judge_says_right_and_wrong() -> None:
     assert say(blank, "a zebra")[1] == ""
 
 
-@pytest.fixture
-def no_judge_yet():
+def test_a_figure_reads_toyworlds_pictures_aloud() -> None:
     verdict._judge.cache_clear()
-    yield
-    verdict._judge.cache_clear()
-
-
-def test_a_figure_reads_toyworlds_pictures_aloud(no_judge_yet: None) -> None:
     scenes = [scene for scene in map(data.scene, range(60)) if len(scene.things) == 1][:10]
     drawn = [Image.fromarray(draw(scene, 128)) for scene in scenes]
     state = torch.get_rng_state()
@@ -62,7 +56,7 @@ def test_a_figure_reads_toyworlds_pictures_aloud(no_judge_yet: None) -> None:
 
 
 def test_what_is_not_toyworlds_and_what_has_no_judge_is_not_read(
-        no_judge_yet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = Image.fromarray(draw(data.scene(0), 128))
     noise = Image.fromarray(torch.randint(256, (128, 128, 3)).byte().numpy())
     assert verdict.aloud("v1", [drawn.resize((512, 512)), drawn.convert("L"), noise]) == "v1"
