@@ -66,10 +66,10 @@ def plain(replace_with: Callable[[object, str, object], None] = setattr) -> None
     replace_with(loop.figures, "save", lambda figure, path: None)
 
 
-def in_float64() -> None:
+def in_float64(replace_with: Callable[[object, str, object], None] = setattr) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    plain()
+    plain(replace_with)
 
 
 def be_killed(folder: Path) -> None:

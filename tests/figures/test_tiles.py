@@ -8,7 +8,7 @@ import torch
 from drawn import ink, photo, title
 
 from minisd import figures
-from minisd.figures import Tile, pixels, style
+from minisd.figures import Tile, style
 from minisd.figures.style import COLOURS
 
 
@@ -71,11 +71,12 @@ def test_a_mark_frames_its_cell_and_pictures_may_stand_beside_maps() -> None:
 
 
 def test_stations_are_numbered_and_carry_their_shapes(tmp_path: Path) -> None:
+    latents = torch.randn(1, 4, 6, 5)
     figure = figures.stations({
         "words": [Tile("a car", "prompt", kind="text"),
                   Tile(torch.arange(30)[None], "ids", kind="text"),
                   Tile(torch.randn(1, 30, 7), "context", kind="text")],
-        "end": [Tile(torch.randn(1, 4, 6, 5), "latents", kind="latent"),
+        "end": [Tile(latents, "latents", kind="latent"),
                 Tile(photo(), "picture", "8 x 8", "picture")]}, "Five")
     axes = figure.axes
     assert [cell.get_title().split() for cell in axes] == [
@@ -84,17 +85,10 @@ def test_stations_are_numbered_and_carry_their_shapes(tmp_path: Path) -> None:
                                                     "8 x 8", ""]
     assert " ".join(axes[1].texts[0].get_text().split()) == (
         ", ".join(map(str, range(15))) + ", ... 30 in all")
-    assert axes[3].images[0].get_array().shape == (13, 11)
+    sheet = axes[3].images[0].get_array()                       # four channels, kept apart
+    assert sheet.shape == (13, 11) and sheet.mask[6].all() and sheet.mask[:, 5].all()
+    assert np.array_equal(sheet[7:, :5], latents[0, 2])
     assert axes[3].title.get_color() == COLOURS["latent"] and ink(figure, tmp_path) > 0.1
-
-
-def test_a_mosaic_keeps_every_value_apart() -> None:
-    channels = np.arange(3 * 2 * 4, dtype=float).reshape(3, 2, 4)
-    sheet = pixels.mosaic(channels)
-    assert sheet.shape == (5, 9)
-    assert (sheet[:2, :4] == channels[0]).all() and (sheet[:2, 5:] == channels[1]).all()
-    assert (sheet[3:, :4] == channels[2]).all() and np.isnan(sheet[3:, 5:]).all()
-    assert np.isnan(sheet[2]).all() and np.isnan(sheet[:, 4]).all()
 
 
 # Numbers as pixels

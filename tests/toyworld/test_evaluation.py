@@ -21,7 +21,7 @@ from minisd.toyworld import evaluate
 from minisd.toyworld.captions import vocabulary
 from minisd.toyworld.evaluation import bench, rates, results, sections
 from minisd.toyworld.evaluation.bench import ATTRIBUTES, Bench, Job, Row, jobs
-from minisd.toyworld.evaluation.judge import Judge, Reading, Seen
+from minisd.toyworld.evaluation.judge import Judge
 from minisd.toyworld.evaluation.rates import rate, wilson_interval
 from minisd.toyworld.training import tokenizer
 
@@ -113,16 +113,6 @@ def test_rows_of_other_weights_settings_or_prompts_are_never_taken(on: Bench, mo
     assert log == [0, 1, 2]
 
 
-def test_a_scene_without_relation_gives_no_answer_about_it() -> None:
-    by_count = {len(job.scene.things): job.scene for job in jobs("seen", 30)}
-    for count, scene in by_count.items():
-        seen = tuple(Seen(t.kind, t.colour, t.x, t.y, 1.0) for t in scene.things)
-        found = bench.answers(Reading(seen, scene.background), scene)
-        assert found["all"] is True and found["relation"] is (True if count == 2 else None)
-        wrong = bench.answers(Reading((), scene.background), scene)
-        assert wrong["all"] is False and wrong["relation"] is (False if count == 2 else None)
-
-
 # The sections, end to end
 
 @pytest.fixture
@@ -157,6 +147,9 @@ def test_the_sections_one_after_another(small, model, tmp_path, monkeypatch, cap
     assert summary["vae"]["seen"]["paired"] > 0
     assert summary["adherence"]["guidance"] == TINY.guidance_scale == 7.5      # the model's own
     assert summary["adherence"]["shapes"]["drawn"]["outline"] < 0.1
+    one, two = (summary["adherence"]["groups"][f"  of {name}"]
+                for name in ("one thing", "two things"))
+    assert (one["relation"]["of"], two["relation"]["of"]) == (0, two["n"]) and one["n"] > 0
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "guidance.png", "header.png", "samples.png"]
     printed = capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from parity import (
     TOLERANCE,
     TOWER,
@@ -48,18 +47,9 @@ def test_both_towers_like_transformers(tiny, quiet, monkeypatch) -> None:
 
 
 def test_patches_are_embedded_by_halving_convolutions() -> None:
-    """Four of them for patches of 16 pixels, written out."""
-    stem, images = PatchEmbedding(32, 16), torch.rand(2, 3, 48, 48)
-    scramble(stem)
-    x = images
-    for i, channels in enumerate((8, 16, 32, 32)):
-        conv, norm = stem[3 * i], stem[3 * i + 1]
-        assert conv.weight.shape == (channels, x.shape[1], 3, 3)
-        x = F.gelu(F.group_norm(F.conv2d(x, conv.weight, conv.bias, stride=2, padding=1), 8,
-                                norm.weight, norm.bias))
-    expected = F.conv2d(x, stem[12].weight, stem[12].bias)
-    assert stem(images).shape == (2, 32, 3, 3) and len(stem) == 13
-    assert relative_error(stem(images), expected) < TOLERANCE
+    stem = PatchEmbedding(32, 16)
+    assert [layer.out_channels for layer in stem if hasattr(layer, "stride")] == [8, 16, 32, 32, 32]
+    assert stem(torch.rand(2, 3, 48, 48)).shape == (2, 32, 3, 3)
     for width, patch in ((32, 12), (24, 16)):
         with pytest.raises(ValueError, match="a power of two and width a multiple of 32, got"):
             PatchEmbedding(width, patch)

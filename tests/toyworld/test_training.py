@@ -42,10 +42,8 @@ SPLIT_TOLERANCE = 1e-9
 def plain() -> Iterator[None]:
     """On one thread, as in the processes that it is compared to, and in float64."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        tiny_training.plain(patch.setattr)
+        tiny_training.in_float64(patch.setattr)
         yield
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(threads)
