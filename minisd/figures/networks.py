@@ -32,9 +32,9 @@ class Box:
     width: int
     channels: int               # that come out
     channels_in: int            # that go in, the skip's included
-    attention: bool = False     # whether a spatial transformer follows the ResBlock
-    skip: int = -1              # the number of the skip that is put aside or taken up; -1: none
-    side: str = "down"          # "down", "mid" or "up"
+    attention: bool             # whether a spatial transformer follows the ResBlock
+    skip: int                   # the number of the skip that is put aside or taken up; -1: none
+    side: str                   # "down", "mid" or "up"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -43,33 +43,35 @@ class Box:
 
 def unet_boxes(config: UNetConfig, latent_size: tuple[int, int]) -> list[Box]:
     """Every block in the order in which it runs, with the sizes that go through it."""
-    sizes = [latent_size]
-    for _ in config.channels[1:]:
+    sizes, last = [latent_size], len(config.channels) - 1
+    for _ in range(last):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    first, last = config.channels[0], len(config.channels) - 1
-    boxes = [Box("conv", 0, *sizes[0], first, config.latent_channels, skip=0)]
+    boxes: list[Box] = []
+
+    def add(kind: str, level: int, channels: int, *, channels_in: int = 0, attention: bool = False,
+            skip: int = -1, side: str = "down") -> None:
+        """channels_in: those of the block before where it is 0. Downwards, all are put aside."""
+        boxes.append(Box(kind, level, *sizes[level], channels, channels_in or boxes[-1].channels,
+                         attention, len(boxes) if side == "down" else skip, side))
+
+    add("conv", 0, config.channels[0], channels_in=config.latent_channels)
     for level, (width, attention) in enumerate(zip(config.channels, config.attention,
                                                    strict=True)):
         if level:
-            boxes.append(Box("down", level, *sizes[level], boxes[-1].channels, boxes[-1].channels,
-                             skip=len(boxes)))
+            add("down", level, boxes[-1].channels)
         for _ in range(config.layers_per_block):
-            boxes.append(Box("layer", level, *sizes[level], width, boxes[-1].channels, attention,
-                             skip=len(boxes)))
+            add("layer", level, width, attention=attention)
     stack = list(boxes)
-    width = config.channels[last]
-    boxes += [Box("layer", last, *sizes[last], width, width, attention, side="mid")
-              for attention in (True, False)]
+    add("layer", last, boxes[-1].channels, attention=True, side="mid")
+    add("layer", last, boxes[-1].channels, side="mid")
     for level in range(last, -1, -1):
         for _ in range(config.layers_per_block + 1):
             taken = stack.pop()
-            boxes.append(Box("layer", level, *sizes[level], config.channels[level],
-                             boxes[-1].channels + taken.channels, config.attention[level],
-                             skip=taken.skip, side="up"))
+            add("layer", level, config.channels[level], attention=config.attention[level],
+                channels_in=boxes[-1].channels + taken.channels, skip=taken.skip, side="up")
         if level:
-            width = config.channels[level]
-            boxes.append(Box("up", level - 1, *sizes[level - 1], width, width, side="up"))
-    boxes.append(Box("conv", 0, *sizes[0], config.latent_channels, first, side="up"))
+            add("up", level - 1, boxes[-1].channels, side="up")
+    add("conv", 0, config.latent_channels, side="up")
     return boxes
 
 

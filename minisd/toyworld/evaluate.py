@@ -25,31 +25,6 @@ from minisd.toyworld.evaluation.sections import SECTIONS
 from minisd.toyworld.training import loop
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m minisd.toyworld.evaluate",
-                                     description=__doc__)
-    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all", "export"])
-    parser.add_argument("--model", default="toyworld", help="as minisd.load takes it")
-    parser.add_argument("--judge", type=Path, default=SHIPPED / "judge.safetensors")
-    parser.add_argument("--folder", type=Path, default=Path("runs/evaluation"),
-                        help="rows and summary.json (default: %(default)s)")
-    parser.add_argument("--figures", type=Path, help="(default: figures in that folder)")
-    parser.add_argument("--target", type=Path, default=SHIPPED,
-                        help="folder that export writes evaluation.json to")
-    parser.add_argument("--prompts", type=int, help="of each kind (default: 500, guidance 300)")
-    parser.add_argument("--guidance", type=float, help="(default: the model's own)")
-    parser.add_argument("--samplers", nargs="+", default=["ddim"], choices=SAMPLERS,
-                        metavar="NAME", help="of the curves against guidance (default: ddim)")
-    parser.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
-    parser.add_argument("--dtype", default="auto")
-    args = parser.parse_args(argv)
-    if (args.prompts is not None and args.prompts < 2) or args.batch < 1:
-        parser.error(f"--prompts takes at least 2 and --batch at least 1, got {args.prompts} and "
-                     f"{args.batch}")
-    return args
-
-
 def run(args: argparse.Namespace) -> None:
     """What the command line asks for."""
     loop.join_processes()
@@ -87,7 +62,27 @@ def hardware() -> dict[str, str | int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
+    parser = argparse.ArgumentParser(prog="python -m minisd.toyworld.evaluate",
+                                     description=__doc__)
+    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all", "export"])
+    parser.add_argument("--model", default="toyworld", help="as minisd.load takes it")
+    parser.add_argument("--judge", type=Path, default=SHIPPED / "judge.safetensors")
+    parser.add_argument("--folder", type=Path, default=Path("runs/evaluation"),
+                        help="rows and summary.json (default: %(default)s)")
+    parser.add_argument("--figures", type=Path, help="(default: figures in that folder)")
+    parser.add_argument("--target", type=Path, default=SHIPPED,
+                        help="folder that export writes evaluation.json to")
+    parser.add_argument("--prompts", type=int, help="of each kind (default: 500, guidance 300)")
+    parser.add_argument("--guidance", type=float, help="(default: the model's own)")
+    parser.add_argument("--samplers", nargs="+", default=["ddim"], choices=SAMPLERS,
+                        metavar="NAME", help="of the curves against guidance (default: ddim)")
+    parser.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto")
+    args = parser.parse_args(argv)
+    if (args.prompts is not None and args.prompts < 2) or args.batch < 1:
+        parser.error(f"--prompts takes at least 2 and --batch at least 1, got {args.prompts} and "
+                     f"{args.batch}")
     try:
         run(args)
     except (FileNotFoundError, ValueError) as error:

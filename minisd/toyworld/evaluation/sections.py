@@ -96,8 +96,7 @@ def measure_adherence(on: Bench) -> Section:
         painted = on.paint_and_judge(wanted, on.guidance)
         pairs += zip(wanted, painted, strict=True)
         away[split] = {"paired": bench.distance(painted, on.features(on.drawn(wanted)))}
-    rows = {name: [row for job, row in pairs if belongs(job)]
-            for name, belongs in adherence_groups().items()}
+    rows = grouped(pairs[:count], pairs[count:])
     groups = {name: {"n": len(mine), **rates(mine)} for name, mine in rows.items()}
     marks = {"pairs seen": composition(rows["pairs seen in training"]),
              "pairs held out": composition(rows["pairs held out"]), "SD v1.5": SD_1_5}
@@ -114,23 +113,20 @@ def measure_adherence(on: Bench) -> Section:
             {"prompts": groups, "as GenEval": marks, "distance": away, "one thing": shape})
 
 
-def adherence_groups() -> dict[str, Callable[[Job], bool]]:
-    """Which prompts are counted together; an indented group is part of the one above it."""
+def grouped(seen: Sequence[tuple[Job, Row]], held_out: Sequence[tuple[Job, Row]]
+            ) -> dict[str, list[Row]]:
+    """Rows that are counted together; an indented group is part of the one above it."""
     trained = {full_caption(data.scene(i, seed=RECIPE.seed)) for i in range(RECIPE.scenes)}
-
-    def held_out(job: Job) -> bool:
-        return job.split == "held_out"
-
     return {
-        "pairs seen in training": lambda job: not held_out(job),
-        "  of one thing": lambda job: not held_out(job) and len(job.scene.things) == 1,
-        "  of two things": lambda job: not held_out(job) and len(job.scene.things) == 2,
-        "  in words never trained": lambda job: not held_out(job) and job.prompt not in trained,
-        "pairs held out": held_out,
-        "  colour and thing": lambda job: held_out(job) and any(
-            (thing.colour, thing.kind) in HELD_OUT_COLOURED for thing in job.scene.things),
-        "  thing and thing": lambda job: held_out(job) and frozenset(
-            thing.kind for thing in job.scene.things) in HELD_OUT_PAIRS}
+        "pairs seen in training": [row for _, row in seen],
+        "  of one thing": [row for job, row in seen if len(job.scene.things) == 1],
+        "  of two things": [row for job, row in seen if len(job.scene.things) == 2],
+        "  in words never trained": [row for job, row in seen if job.prompt not in trained],
+        "pairs held out": [row for _, row in held_out],
+        "  colour and thing": [row for job, row in held_out if any(
+            (thing.colour, thing.kind) in HELD_OUT_COLOURED for thing in job.scene.things)],
+        "  thing and thing": [row for job, row in held_out if frozenset(
+            thing.kind for thing in job.scene.things) in HELD_OUT_PAIRS]}
 
 
 def composition(painted: Sequence[Row]) -> Row:
