@@ -11,14 +11,7 @@ from minisd.checkpoints.places import SHIPPED
 from minisd.config import TOYWORLD
 from minisd.images import from_pil
 from minisd.toyworld.captions import BACKGROUND_PHRASES, RELATION_PHRASES, full_caption
-from minisd.toyworld.evaluation.judge import (
-    Judge,
-    Reading,
-    agrees,
-    in_words,
-    load_judge,
-    relation,
-)
+from minisd.toyworld.evaluation.judge import Judge, Reading, agrees, in_words, load_judge, relation
 from minisd.toyworld.scenes import COLOURS, KINDS, Scene, Thing
 
 MOST = 8                        # pictures that are read aloud; the others are counted

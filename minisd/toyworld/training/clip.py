@@ -14,15 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisd.tokenizer import Tokenizer
-from minisd.toyworld import data
-from minisd.toyworld.captions import (
-    QUERY_WORDS,
-    WHOLE,
-    caption,
-    choose_content,
-    plain_caption,
-    queries,
-)
+from minisd.toyworld import captions, data
 from minisd.toyworld.clip import CLIP
 from minisd.toyworld.scenes import Scene
 from minisd.toyworld.training import loop
@@ -48,11 +40,11 @@ def with_foils(scene: Scene, plain: float, rng: np.random.Generator) -> tuple[li
     Returns:
         the captions, and whether the first one says enough for the foils to be false.
     """
-    content = choose_content(scene, rng)
-    enough = content in WHOLE
-    put = plain_caption if rng.random() < plain else caption
-    first = put(scene, rng, content) if enough else caption(scene, rng, content)
-    same = content if enough else WHOLE[0]
+    content = captions.choose_content(scene, rng)
+    enough = content in captions.WHOLE
+    put = captions.plain_caption if rng.random() < plain else captions.caption
+    first = put(scene, rng, content) if enough else captions.caption(scene, rng, content)
+    same = content if enough else captions.WHOLE[0]
     return [first, *(put(other, rng, same) for other in (scene, *foils(scene, rng)))], enough
 
 
@@ -128,12 +120,12 @@ class Stage:
         scenes = make_scenes(self.part.batch, self.recipe.hard_negatives, rng)
         scale = self.clip.scale()
         if self.name == "clip":
-            text = self.embed_text([[caption(scene, rng)] for scene in scenes])[:, 0]
+            text = self.embed_text([[captions.caption(scene, rng)] for scene in scenes])[:, 0]
             loss, found = contrastive_loss(self.embed_images(scenes), text, scale)
             return {"loss": loss, "accuracy": found, "scale": scale}
-        captions, says = zip(*(with_foils(scene, self.recipe.plain_captions, rng)
-                               for scene in scenes), strict=True)
-        embedded = self.embed_text(list(captions))
+        said, says = zip(*(with_foils(scene, self.recipe.plain_captions, rng)
+                           for scene in scenes), strict=True)
+        embedded = self.embed_text(list(said))
         text, again, foils = embedded[:, 0], embedded[:, 1], embedded[:, 2:]
         enough = gather(loop.shard(torch.tensor(says)))
         if self.name == "clip_search":
@@ -150,10 +142,10 @@ class Stage:
         image, scale = self.embed_images(scenes), self.clip.scale()
         loss, found = contrastive_loss(image, text, scale, foils, enough)
         logged = {"accuracy": found, "scale": scale.detach()}
-        for words in QUERY_WORDS:
-            said, true = queries(scenes, words, rng)
+        for words in captions.QUERY_WORDS:
+            asked, true = captions.queries(scenes, words, rng)
             with loop.autocast():
-                query = self.clip.embed_text(self.tokenizer(said).to(loop.device()))
+                query = self.clip.embed_text(self.tokenizer(asked).to(loop.device()))
             true = gather(loop.shard(true.T.contiguous())).T        # in the order of the pictures
             more, logged[f"found by {words}"] = search_loss(
                 query.to(scale.dtype), image, true, scale)
@@ -167,11 +159,11 @@ class Stage:
             image = self.clip.embed_images(drawn.to(loop.device(), torch.get_default_dtype()))
         return gather(image.to(self.clip.logit_scale.dtype))
 
-    def embed_text(self, captions: list[list[str]]) -> Tensor:
+    def embed_text(self, said: list[list[str]]) -> Tensor:
         """Unit vectors (b, captions, p), gathered from all processes."""
-        ids = self.tokenizer([text for texts in captions for text in texts])
+        ids = self.tokenizer([text for texts in said for text in texts])
         longest = int((ids != self.tokenizer.end_id).sum(1).max()) + 1  # the end token included
-        ids = loop.shard(ids[:, :longest].unflatten(0, (len(captions), -1)))
+        ids = loop.shard(ids[:, :longest].unflatten(0, (len(said), -1)))
         with loop.autocast():
             text = self.clip.embed_text(ids.flatten(0, 1))
         return gather(text.to(self.clip.logit_scale.dtype).unflatten(0, ids.shape[:2]))
