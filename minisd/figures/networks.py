@@ -163,15 +163,11 @@ def vae_map(config: VAEConfig, image_size: int) -> Figure:
 
     A bar is as high as the grid, on a logarithmic scale, and as wide as it has channels.
     """
-    sides = [image_size >> level for level in range(len(config.channels))]
-    way = [("picture", image_size, config.image_channels, "picture"),
-           *(("", side, width, "noise") for side, width in zip(sides, config.channels,
-                                                               strict=True)),
-           ("mean, std", sides[-1], 2 * config.latent_channels, "latent"),
-           ("latents", sides[-1], config.latent_channels, "latent"),
-           *(("", side, width, "noise") for side, width in zip(sides[::-1], config.channels[::-1],
-                                                               strict=True)),
-           ("picture", image_size, config.image_channels, "picture")]
+    picture = ("picture", image_size, config.image_channels, "picture")
+    levels = [("", image_size >> i, width, "noise") for i, width in enumerate(config.channels)]
+    smallest = image_size >> len(levels) - 1
+    way = [picture, *levels, ("mean, std", smallest, 2 * config.latent_channels, "latent"),
+           ("latents", smallest, config.latent_channels, "latent"), *levels[::-1], picture]
     figure = blank(3.9)
     axes, x, most = figure.subplots(), 0.0, max(config.channels)
     for name, side, channels, kind in way:
@@ -187,7 +183,7 @@ def vae_map(config: VAEConfig, image_size: int) -> Figure:
     axes.set(xlim=(-0.4, x), ylim=(-top - 2.4, top + 1.6))
     axes.axis("off")
     before = config.image_channels * image_size ** 2
-    after = config.latent_channels * sides[-1] ** 2
+    after = config.latent_channels * smallest ** 2
     entitle(figure, f"{before:,} numbers of a picture become {after:,} latents, "
                     f"{before / after:g} times fewer")
     return figure
