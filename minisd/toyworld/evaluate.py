@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> None:
     loop.join_processes()
     sd = load(args.model, device=str(loop.device()), dtype=args.dtype)
     on = Bench(sd, load_judge(args.judge).to(sd.device), args.folder,
-               args.figures or args.folder / "figures", args.batch, args.steps, args.prompts,
+               args.figures or args.folder / "figures", args.batch,
+               sd.config.steps if args.steps is None else args.steps, args.prompts,
                sd.config.guidance_scale if args.guidance is None else args.guidance,
                args.samplers)
     if args.section == "export":
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--guidance", type=float, help="(default: the model's own)")
     parser.add_argument("--samplers", nargs="+", default=["ddim"], choices=SAMPLERS,
                         metavar="NAME", help="of the curves against guidance (default: ddim)")
-    parser.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="(default: the model's own)")
     parser.add_argument("--batch", type=int, default=32, help="at once (default: %(default)s)")
     parser.add_argument("--dtype", default="auto")
     args = parser.parse_args(argv)
