@@ -96,14 +96,14 @@ def compare(made: Painter, judge: Judge, prompts: int, steps: int) -> Row:
     truth = {split: judge.features(framed(drawn(split, crops, made.config)))
              for split, crops in asked.items()}
 
-    def measured(split: str, steps: int) -> Row:
+    def row(split: str, steps: int) -> Row:
         return measure(made, judge, asked[split], truth[split], steps)
 
     return {"model": checkpoint.fingerprint(made.unet), "n": prompts, "guidance": train.GUIDANCE,
             "samples": steps * train.COMPARISON.unet_small.batch,
             "parameters": sum(p.numel() for p in made.unet.parameters()), "flop": flop(made),
-            "seen": [measured("seen", count) for count in STEPS],
-            "held_out": measured("held_out", HELD_OUT_STEPS)}
+            "seen": [row("seen", count) for count in STEPS],
+            "held_out": row("held_out", HELD_OUT_STEPS)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -29,6 +29,7 @@ from minisd.beyond.painter import OBJECTIVES, Painter, read_average
 from minisd.checkpoints import weights as checkpoint
 from minisd.checkpoints.load import load as load_model
 from minisd.checkpoints.places import SHIPPED
+from minisd.config import TOYWORLD
 from minisd.diffusion import ddim_coefficients, take_step
 from minisd.pipeline import StableDiffusion
 from minisd.samplers import SAMPLERS, Predict, Sampler, sample
@@ -43,7 +44,8 @@ from minisd.toyworld.training.recipe import RECIPE, Part
 from minisd.unet import UNet
 
 STAGE = "unet_few"
-STEPS, TEACHER_STEPS, GUIDANCE = 4, 2, 7.5      # the teacher's for each one of the student's
+STEPS, TEACHER_STEPS = 4, 2     # the student's in all, and the teacher's for each one of them
+GUIDANCE = TOYWORLD.guidance_scale
 CURVE_PROMPTS, PROMPTS = 192, 500               # to measure with
 TRAINING = Part(steps=500, batch=8, lr=3e-4, warmup=20, cooldown=370, ema=0.99)
 

@@ -58,7 +58,6 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 # An evaluation
 
-
 @house()
 def rate_intervals(rates: Mapping[str, Row], title: str) -> Figure:
     """Counted shares with their 95 % intervals, one below another, each with its count.

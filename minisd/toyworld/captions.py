@@ -130,9 +130,7 @@ def queries(scenes: Sequence[Scene], words: int, rng: np.random.Generator, *,
             plainly: bool = False) -> tuple[list[str], Tensor]:
     """What people type to find each of the scenes; others may fit too.
 
-    Args:
-        words: one of `QUERY_WORDS`.
-        plainly: without articles, in the canonical phrases; else rng chooses.
+    words: one of `QUERY_WORDS`. plainly: without articles, in canonical phrases; else rng chooses.
     Returns:
         the n different queries, and (n, len(scenes)) booleans: of which scenes each is true.
     """

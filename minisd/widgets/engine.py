@@ -204,8 +204,10 @@ class Engine:
         except BaseException as error:      # SystemExit in the work ends no thread
             with self._lock:
                 if ticket == self._ticket:
-                    self.error = error
-                    self.say(f"Error ({type(error).__name__}): {str(error)[:LONGEST]}", error=True)
+                    self.error, text = error, "(its text cannot be made)"
+                    with suppress(Exception):
+                        text = str(error)[:LONGEST]
+                    self.say(f"Error ({type(error).__name__}): {text}", error=True)
         finally:
             with self._lock:
                 if ticket == self._ticket:

@@ -90,7 +90,13 @@ def test_errors_land_on_the_status_line_as_text_and_the_next_request_works(capfd
     assert capfd.readouterr() == ("", "")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 @pytest.mark.parametrize(("error", "said"), [
+    (Unspeakable(), "Error (Unspeakable): (its text cannot be made)"),
     (SystemExit(3), "Error (SystemExit): 3"), (KeyboardInterrupt(), "Error (KeyboardInterrupt): "),
     (ValueError("x" * 10 ** 6), f"Error (ValueError): {'x' * 1000}"), (GeneratorExit(), "Error")])
 def test_the_thread_survives_whatever_the_work_raises(error: BaseException, said: str) -> None:

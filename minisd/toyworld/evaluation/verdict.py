@@ -46,10 +46,13 @@ def aloud(text: str, pictures: Sequence[Image.Image]) -> str:
     """
     kind = ("RGB", (TOYWORLD.image_size,) * 2)
     own = [picture for picture in pictures if (picture.mode, picture.size) == kind]
+    if not own:
+        return text
     try:
-        readings = _judge().read(torch.cat([from_pil(one) for one in own[:MOST]])) if own else []
+        judge = _judge()
     except (OSError, ValueError):
         return text
+    readings = judge.read(torch.cat([from_pil(picture) for picture in own[:MOST]]))
     if not any(reading.things for reading in readings):
         return text
     more = f"; and {len(own) - MOST} more" if len(own) > MOST else ""

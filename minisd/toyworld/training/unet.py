@@ -37,9 +37,7 @@ def snr_weights(snr: Tensor, cap: float) -> Tensor:
 
 
 class Stage:
-    """One stage of the UNet's training: `unet_small`, close-ups; `unet`, whole scenes; `unet_soft`,
-    softened.
-    """
+    """`unet_small`: close-ups; `unet`: whole scenes; `unet_soft`: softened."""
 
     def __init__(self, name: str, sd: StableDiffusion, posteriors: Tensor, recipe: Recipe) -> None:
         """sd: a pipeline whose VAE and text encoder are trained; its UNet is what is trained."""
